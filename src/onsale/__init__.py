@@ -1,0 +1,1 @@
+"""Sells tickets at the moment everybody wants them."""
