@@ -1,0 +1,434 @@
+"""The command line: `onsale dev | demo | serve | worker | migrate | token | audit | loadtest`.
+
+Every command imports what it needs when it runs: `token` starts no web framework, and the image
+that only serves leaves the load generator and the embedded servers out.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from onsale.settings import Settings
+
+if TYPE_CHECKING:
+    from onsale.demo.sale import Verdict
+    from onsale.demo.stack import Stack
+    from onsale.workers.main import WorkerKind
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Sells tickets at the moment everybody wants them.",
+)
+
+_FAILED = 1
+_MISUSED = 2
+
+Workers = Annotated[int, typer.Option(min=1, max=64, help="API processes on one port.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+ReportDir = Annotated[
+    Path | None, typer.Option(help="Where k6 leaves its report (default: reports/… here).")
+]
+
+
+def main() -> None:
+    """Run a command; what goes wrong is one line and an exit status, never a stack trace."""
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Errors that the user can do something about end the command with one line."""
+    from onsale.domain.errors import OnsaleError
+
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "ONSALE_" + "_".join(str(part) for part in first["loc"]).upper()
+        _fail(f"{name if first['loc'] else 'settings'}: {first['msg']}", _MISUSED)
+    except OnsaleError as error:
+        _fail(f"{error.code}: {error.detail}")
+    except (RuntimeError, ValueError, OSError) as error:
+        _fail(str(error))
+
+
+def _fail(line: str, status: int = _FAILED) -> None:
+    typer.echo(f"onsale: {line.splitlines()[0] if line else 'failed'}", err=True)
+    raise typer.Exit(status)
+
+
+@app.command()
+def demo(
+    buyers: Annotated[int, typer.Option(min=1, help="Distinct buyers.")] = 5_000,
+    stock: Annotated[int, typer.Option(min=1, help="Tickets.")] = 1_000,
+    seconds: Annotated[int, typer.Option(min=1, help="The spike's length.")] = 10,
+    workers: Workers = 1,
+    as_json: Json = False,
+    report_dir: ReportDir = None,
+) -> None:
+    """Run a whole flash sale on this machine: stores, API, workers, crowd, audit."""
+    with _one_line_errors(), tempfile.TemporaryDirectory(prefix="onsale-demo-") as folder:
+        console = _console(as_json)
+        console.print("[bold]onsale demo[/]: a flash sale against real Postgres and Valkey")
+        with _stack(Path(folder), console, workers=workers) as stack:
+            console.print(f"{buyers:,} buyers want {stock:,} tickets within {seconds} s")
+            verdict = _run_scenario(
+                "flash_sale",
+                console,
+                stack.base_url,
+                stack.auth_secret,
+                stock=stock,
+                buyers=buyers,
+                seconds=seconds,
+                report_dir=report_dir or _new_report_dir("demo"),
+            )
+        _finish(verdict, console, as_json)
+
+
+@app.command()
+def dev(
+    port: Annotated[int, typer.Option(min=1, max=65_535)] = 8000,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where the data stays between runs (default: ./data).")
+    ] = None,
+    workers: Workers = 1,
+) -> None:
+    """Keep the embedded stack up with a demo event on sale, until stopped."""
+    with _one_line_errors():
+        console = Console(stderr=False)
+        stopping = _stop_signal()
+        folder = (data_dir or Path("data")).resolve()
+        with _stack(folder, console, port=port, workers=workers) as stack:
+            _print_dev(console, stack)
+            while not stopping.wait(1.0):
+                died = stack.died()
+                if died is not None:
+                    _fail(f"the {died} process ended; see {stack.logs_dir / died}.log")
+            console.print("stopping")
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Default: ONSALE_HOST.")] = None,
+    port: Annotated[int | None, typer.Option(help="Default: ONSALE_PORT.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Default: ONSALE_WORKERS.")] = None,
+) -> None:
+    """Serve the API against ONSALE_DATABASE_URL and ONSALE_REDIS_URL."""
+    with _one_line_errors():
+        for name, value in (("HOST", host), ("PORT", port), ("WORKERS", workers)):
+            if value is not None:
+                os.environ[f"ONSALE_{name}"] = str(value)
+        settings = Settings()
+        if not settings.auth_is_configured:
+            _fail(
+                "set ONSALE_AUTH_SECRET (32 bytes or more, for example from"
+                " `openssl rand -hex 32`) or ONSALE_AUTH_JWKS_URL",
+                _MISUSED,
+            )
+        from onsale.http.server import serve as serve_api
+        from onsale.observability.logging import configure_logging
+
+        configure_logging(settings.log_level)
+        serve_api(settings)
+
+
+@app.command()
+def worker(
+    kind: Annotated[
+        str | None, typer.Argument(help="sweeper, reconciler or outbox; all three if not given.")
+    ] = None,
+) -> None:
+    """Run the workers against ONSALE_DATABASE_URL and ONSALE_REDIS_URL."""
+    with _one_line_errors():
+        import uvloop
+
+        from onsale.observability.logging import configure_logging
+        from onsale.observability.runtime import serve_metrics
+        from onsale.workers.main import run
+
+        settings = Settings()
+        kinds = _worker_kinds(kind)
+        configure_logging(settings.log_level)
+        serve_metrics(settings.metrics_host, settings.worker_metrics_port)
+        uvloop.run(run(settings, kinds))
+
+
+@app.command()
+def migrate(
+    revision: Annotated[str, typer.Argument(help="Where to.")] = "head",
+) -> None:
+    """Bring the database of ONSALE_DATABASE_URL to the newest schema."""
+    with _one_line_errors():
+        from sqlalchemy.exc import SQLAlchemyError
+
+        from onsale.ledger.migrations import migrate as migrate_to
+
+        try:
+            migrate_to(Settings().database_url, revision)
+        except SQLAlchemyError as error:
+            _fail(f"the database could not be migrated: {error.args[0] if error.args else error}")
+        typer.echo("the ledger is up to date")
+
+
+@app.command()
+def token(
+    subject: Annotated[str, typer.Option(help="Whom the token speaks for.")],
+    scope: Annotated[str, typer.Option(help="Any of: buy admin ops.")] = "buy",
+    hours: Annotated[float, typer.Option(min=0.001, max=8_760, help="How long it lives.")] = 12,
+) -> None:
+    """Print a token signed with ONSALE_AUTH_SECRET."""
+    with _one_line_errors():
+        from onsale.domain.ids import BUYER_ID
+        from onsale.http.auth import Scope, make_token
+
+        if not BUYER_ID.fullmatch(subject):
+            _fail("--subject takes 1 to 255 visible ASCII characters, without spaces", _MISUSED)
+        unknown = set(scope.split()) - set(Scope)
+        if unknown or not scope.split():
+            _fail(f"--scope takes any of: {' '.join(Scope)}", _MISUSED)
+        typer.echo(make_token(_auth_secret(), subject, scope, timedelta(hours=hours)))
+
+
+@app.command()
+def audit(
+    event: Annotated[str, typer.Argument(help="The event's id.")],
+    as_json: Json = False,
+) -> None:
+    """Audit an event's books in both stores; the exit status says whether they balance."""
+    with _one_line_errors():
+        import asyncio
+
+        found = asyncio.run(_audit(event))
+        if as_json:
+            typer.echo(json.dumps(found, indent=2))
+        else:
+            _print_audit(Console(), found)
+        if not found["balanced"]:
+            raise typer.Exit(_FAILED)
+
+
+@app.command()
+def loadtest(
+    scenario: Annotated[str, typer.Argument(help="See `loadtest/README.md` for what there is.")],
+    base_url: Annotated[
+        str | None, typer.Option(help="A running service; by default one is started for the run.")
+    ] = None,
+    stock: Annotated[int | None, typer.Option(min=1)] = None,
+    buyers: Annotated[int | None, typer.Option(min=1)] = None,
+    seconds: Annotated[int | None, typer.Option(min=1)] = None,
+    workers: Workers = 1,
+    as_json: Json = False,
+    report_dir: ReportDir = None,
+) -> None:
+    """Run a k6 scenario on an event of its own, and audit the books after it."""
+    with _one_line_errors(), contextlib.ExitStack() as exits:
+        from onsale.loadtests import SCENARIOS
+
+        if scenario not in SCENARIOS:
+            _fail(f"no scenario {scenario!r}; there are: {', '.join(SCENARIOS)}", _MISUSED)
+        defaults = SCENARIOS[scenario]
+        console = _console(as_json)
+        if base_url is None:
+            folder = exits.enter_context(tempfile.TemporaryDirectory(prefix="onsale-loadtest-"))
+            stack = exits.enter_context(_stack(Path(folder), console, workers=workers))
+            base_url, auth_secret = stack.base_url, stack.auth_secret
+        else:
+            auth_secret = _auth_secret()
+        console.print(f"[bold]{scenario}[/]: {defaults.description}")
+        verdict = _run_scenario(
+            scenario,
+            console,
+            base_url,
+            auth_secret,
+            stock=stock or defaults.stock,
+            buyers=buyers or defaults.buyers,
+            seconds=seconds or defaults.seconds,
+            report_dir=report_dir or _new_report_dir(scenario),
+        )
+        _finish(verdict, console, as_json)
+
+
+# -- what the commands share
+
+
+def _console(as_json: bool) -> Console:
+    """Where people read; with `--json` the standard output is for the object alone."""
+    return Console(stderr=True, quiet=True) if as_json else Console()
+
+
+@contextlib.contextmanager
+def _stack(folder: Path, console: Console, *, port: int = 0, workers: int = 1) -> Iterator["Stack"]:
+    from onsale.demo.stack import Stack
+
+    secret = os.environ.get("ONSALE_AUTH_SECRET") or secrets.token_hex(32)
+    Settings(auth_secret=secret)  # type: ignore[arg-type]  # checks its length
+    with Stack(
+        folder,
+        secret,
+        port=port,
+        workers=workers,
+        tell=lambda line: console.print(f"  {line}", style="dim"),
+    ) as stack:
+        yield stack
+
+
+def _run_scenario(
+    name: str,
+    console: Console,
+    base_url: str,
+    auth_secret: str,
+    *,
+    stock: int,
+    buyers: int,
+    seconds: int,
+    report_dir: Path,
+) -> "Verdict":
+    from onsale.demo.client import ServiceClient
+    from onsale.demo.sale import run_sale
+    from onsale.demo.text import print_progress
+    from onsale.loadtests import SCENARIOS
+
+    return run_sale(
+        SCENARIOS[name],
+        ServiceClient(base_url, auth_secret),
+        base_url=base_url,
+        auth_secret=auth_secret,
+        stock=stock,
+        buyers=buyers,
+        seconds=seconds,
+        report_dir=report_dir,
+        env={},
+        on_progress=lambda progress: print_progress(console, progress),
+    )
+
+
+def _finish(verdict: "Verdict", console: Console, as_json: bool) -> None:
+    from onsale.demo.text import print_verdict
+
+    if as_json:
+        typer.echo(json.dumps(verdict.as_json()))
+    else:
+        print_verdict(console, verdict)
+    if not verdict.well:
+        raise typer.Exit(_FAILED)
+
+
+def _new_report_dir(name: str) -> Path:
+    return Path("reports") / f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+
+
+def _auth_secret() -> str:
+    secret = Settings().auth_secret
+    if secret is None:
+        _fail("set ONSALE_AUTH_SECRET to what the service checks tokens with", _MISUSED)
+        raise AssertionError
+    return secret.get_secret_value()
+
+
+def _worker_kinds(kind: str | None) -> "list[WorkerKind]":
+    from onsale.workers.main import WorkerKind
+
+    if kind is not None and kind not in set(WorkerKind):
+        _fail(f"no worker {kind!r}; there are: {', '.join(WorkerKind)}", _MISUSED)
+    return [WorkerKind(kind)] if kind else list(WorkerKind)
+
+
+async def _audit(event_id: str) -> dict[str, Any]:
+    from onsale.domain.errors import NotFound
+    from onsale.domain.ids import HEX_ID
+    from onsale.http.routes.events import audit_out
+    from onsale.sales.books import audit as audit_event
+    from onsale.sales.service import Service
+
+    service = Service.of(Settings())
+    try:
+        found = await service.events.get(event_id) if HEX_ID.fullmatch(event_id) else None
+        if found is None:
+            raise NotFound(f"there is no event {event_id!r}")
+        grace_seconds = service.settings.reconciler_grace_seconds
+        audited = await audit_event(found, service.gate, service.ledger, grace_seconds)
+        return audit_out(audited).model_dump(mode="json")
+    finally:
+        await service.close()
+
+
+def _print_audit(console: Console, found: dict[str, Any]) -> None:
+    for tier in found["tiers"]:
+        console.print(
+            f"{tier['id']}: {tier['sold']:,} sold, {tier['held']:,} held,"
+            f" {tier['available']:,} available of {tier['capacity']:,}",
+            highlight=False,
+        )
+    for difference in found["differences"]:
+        console.print(
+            f"  {difference['kind']} {difference['subject']}: {difference['detail']}", style="red"
+        )
+    console.print("The books balance." if found["balanced"] else "The books do not balance.")
+
+
+def _stop_signal() -> threading.Event:
+    """Set by SIGINT and SIGTERM."""
+    stopping = threading.Event()
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, lambda *_: stopping.set())
+    return stopping
+
+
+def _print_dev(console: Console, stack: "Stack") -> None:
+    from onsale.demo.client import ServiceClient
+    from onsale.http.auth import make_token
+
+    client = ServiceClient(stack.base_url, stack.auth_secret)
+    events = client.events()
+    event = (
+        events[0]
+        if events
+        else client.create_event(
+            "The Last Waltz",
+            [
+                {"id": "ga", "name": "General admission", "price": 4_900, "capacity": 1_800},
+                {"id": "balcony", "name": "Balcony", "price": 7_900, "capacity": 200},
+            ],
+            payment="card",
+            max_per_buyer=4,
+        )
+    )
+    day = timedelta(days=1)
+    buy = make_token(stack.auth_secret, "buyer-1", "buy", day)
+    admin = make_token(stack.auth_secret, "organiser-1", "buy admin ops", day)
+    lines = (
+        f"API      {stack.base_url}   docs {stack.base_url}/docs",
+        f"metrics  http://127.0.0.1:{stack.metrics_port}/metrics (API)"
+        f"   http://127.0.0.1:{stack.worker_metrics_port}/metrics (workers)",
+        f"data     {stack.data_dir}",
+        f"event    {event['name']}: {event['id']}",
+        "",
+        f"export BUY={buy}",
+        f"export ADMIN={admin}",
+        f"curl -X POST {stack.base_url}/v1/events/{event['id']}/orders \\",
+        '  -H "Authorization: Bearer $BUY" -H "Idempotency-Key: press-1" \\',
+        "  -H 'Content-Type: application/json' \\",
+        """  -d '{"items":[{"tier_id":"ga","quantity":2}]}'""",
+        "",
+        "Ctrl-C stops it; the data stays.",
+    )
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)

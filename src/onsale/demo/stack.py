@@ -1,0 +1,152 @@
+"""The embedded stack: Postgres, Valkey, the migrated schema, the API and the workers.
+
+Everything is a real process that dies with this one.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from onsale.embedded import (
+    EmbeddedError,
+    EmbeddedPostgres,
+    EmbeddedValkey,
+    free_port,
+    spawn_child,
+    stop_child,
+)
+from onsale.ledger.migrations import migrate
+
+_READY_SECONDS_MAX = 30.0
+_READY_POLL_SECONDS = 0.05
+
+
+@dataclass(slots=True)
+class Stack:
+    """The stack below `data_dir`; a context that starts and stops it. Raises `EmbeddedError`.
+
+    `tell` is called with a line for every step of the start.
+    """
+
+    data_dir: Path
+    auth_secret: str
+    port: int = 0
+    workers: int = 1
+    env: Mapping[str, str] = field(default_factory=dict)
+    tell: Callable[[str], None] = lambda line: None
+    metrics_port: int = 0
+    worker_metrics_port: int = 0
+    database_url: str = ""
+    redis_url: str = ""
+    _exits: ExitStack = field(default_factory=ExitStack)
+    _children: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def logs_dir(self) -> Path:
+        return self.data_dir / "logs"
+
+    def __enter__(self) -> Self:
+        with ExitStack() as exits:
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            self.logs_dir.mkdir(exist_ok=True)
+            self._start_stores(exits)
+            self._start_processes(exits)
+            self._exits = exits.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._exits.close()
+
+    def died(self) -> str | None:
+        """The name of a process that ended by itself, or `None` while all is well."""
+        return next(
+            (name for name, child in self._children.items() if child.poll() is not None), None
+        )
+
+    def _start_stores(self, exits: ExitStack) -> None:
+        self.tell("starting Postgres")
+        postgres = exits.enter_context(EmbeddedPostgres(self.data_dir / "postgres"))
+        self.tell("starting Valkey")
+        valkey = exits.enter_context(EmbeddedValkey(self.data_dir / "valkey"))
+        self.database_url, self.redis_url = postgres.url, valkey.url
+        self.tell("migrating the ledger")
+        migrate(self.database_url)
+
+    def _start_processes(self, exits: ExitStack) -> None:
+        self.port = self.port or free_port()
+        self.metrics_port, self.worker_metrics_port = _free_range(self.workers), free_port()
+        self.tell(f"starting the API ({self.workers} process{'es' * (self.workers > 1)})")
+        self._spawn(exits, "api", "serve")
+        self.tell("starting sweeper, reconciler and outbox")
+        self._spawn(exits, "worker", "worker")
+        self._wait_until_ready()
+
+    def _spawn(self, exits: ExitStack, name: str, command: str) -> None:
+        environment = {
+            **os.environ,
+            "ONSALE_DATABASE_URL": self.database_url,
+            "ONSALE_REDIS_URL": self.redis_url,
+            "ONSALE_AUTH_SECRET": self.auth_secret,
+            "ONSALE_HOST": "127.0.0.1",
+            "ONSALE_PORT": str(self.port),
+            "ONSALE_WORKERS": str(self.workers),
+            "ONSALE_METRICS_PORT": str(self.metrics_port),
+            "ONSALE_WORKER_METRICS_PORT": str(self.worker_metrics_port),
+            **self.env,
+        }
+        environment.pop("ONSALE_AUTH_JWKS_URL", None)
+        child = spawn_child(
+            [sys.executable, "-m", "onsale", command],
+            env=environment,
+            log_path=self.logs_dir / f"{name}.log",
+        )
+        self._children[name] = child
+        exits.callback(stop_child, child)
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + _READY_SECONDS_MAX
+        while time.monotonic() < deadline:
+            died = self.died()
+            if died is not None:
+                raise EmbeddedError(f"the {died} process ended; see {self.logs_dir / died}.log")
+            try:
+                if httpx.get(f"{self.base_url}/readyz", timeout=1).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(_READY_POLL_SECONDS)
+        raise EmbeddedError(f"the API was not ready in time; see {self.logs_dir / 'api.log'}")
+
+
+def _free_range(size: int) -> int:
+    """The first of `size` ports in a row that were free a moment ago."""
+    while True:
+        first = free_port()
+        if first + size > 65_535:
+            continue
+        try:
+            for port in range(first, first + size):
+                with socket.socket() as listener:
+                    listener.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return first

@@ -1,0 +1,331 @@
+"""The gate's client: one method per script, names for what they answer.
+
+Knows Redis and the domain, nothing of the ledger and nothing of HTTP. A refusal is an outcome; a
+server that does not answer is `GateUnavailable`; one that holds something else than the ledger
+authorised is `GateLost`.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from time import perf_counter
+from typing import Any, NamedTuple, Self
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import RedisError
+
+from onsale.domain.errors import GateLost, GateUnavailable
+from onsale.domain.event import Event, SaleSwitch
+from onsale.domain.inventory import Outcome
+from onsale.gate.codec import StoredOrder, decode_stored
+from onsale.gate.epoch import names_server
+from onsale.gate.keys import event_keys
+from onsale.gate.scripts import ScriptName, register
+from onsale.observability import metrics
+from onsale.settings import Settings
+
+# 16 bits for every order that can be live keep wrong guesses of the filter near 1 in 70; a filter
+# of 1 MiB is the most that every process reads whenever a tier has sold out.
+_SEEN_BITS_PER_UNIT = 16
+_SEEN_BITS_MIN = 2**10
+_SEEN_BITS_MAX = 2**23
+
+# One chunk keeps Redis busy for about a millisecond.
+CHUNK_ORDERS = 1_000
+
+_OUTCOMES = {str(outcome.value).encode()[0]: outcome for outcome in Outcome}
+
+
+class Admission(NamedTuple):
+    """What a batch came to: an outcome per order, and what is left of the tiers it asked for."""
+
+    outcomes: list[Outcome]
+    available_units: dict[int, int]
+
+
+class Availability(NamedTuple):
+    """How a sale stands at the gate, by the gate's clock."""
+
+    now_ms: int
+    switch: SaleSwitch
+    orders_ever_admitted: int
+    available_units: dict[int, int]
+
+
+class GateTierBooks(NamedTuple):
+    """One tier at one instant; `taken_units` is the sum over the orders themselves."""
+
+    tier_number: int
+    capacity_units: int
+    available_units: int
+    taken_units: int
+
+
+class GateBooks(NamedTuple):
+    """An event's books at one instant."""
+
+    live_orders: int
+    tiers: list[GateTierBooks]
+
+
+class Gate:
+    """A connection to the gate; open it with `Gate.connect(settings)`."""
+
+    def __init__(self, redis: Redis, own: BlockingConnectionPool) -> None:
+        self._redis = redis
+        self._pool = own
+        self._scripts = register(redis)
+        self._run_id: str | None = None
+
+    @classmethod
+    def connect(cls, settings: Settings) -> Self:
+        """A client that opens its connections when it first needs them.
+
+        Every new connection asks the server for its run id, so that a restart, a fail-over or a
+        restored snapshot is noticed before the first order is decided there.
+        """
+        pool = BlockingConnectionPool.from_url(
+            settings.redis_url,
+            max_connections=settings.redis_connections_max,
+            timeout=settings.redis_timeout_seconds,
+            socket_timeout=settings.redis_timeout_seconds,
+            socket_connect_timeout=settings.redis_timeout_seconds,
+            protocol=2,
+        )
+        gate = cls(Redis(connection_pool=pool), pool)
+        pool.connection_kwargs["redis_connect_func"] = gate._on_connect
+        return gate
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._redis.aclose()
+        await self._pool.disconnect()
+
+    async def _on_connect(self, connection: AbstractConnection) -> None:
+        await connection.on_connect()
+        await connection.send_command("INFO", "server")
+        reply: bytes = await connection.read_response()
+        lines = dict(line.partition(b":")[::2] for line in reply.splitlines())
+        self._run_id = lines[b"run_id"].decode()
+
+    # -- what buyers ask
+
+    async def admit(
+        self, event_id: str, epoch: str, orders: Sequence[tuple[bytes, bytes]]
+    ) -> Admission:
+        """Decide `(order id, body)` pairs in their order, all of an order's items or none.
+
+        Raises `GateUnavailable`, `GateLost`.
+        """
+        keys = event_keys(event_id)
+        args = [part for order in orders for part in order]
+        reply = await self._run(
+            ScriptName.ADMIT,
+            (keys.sale, keys.avail, keys.orders, keys.buyers, keys.seen),
+            epoch,
+            args,
+        )
+        return Admission([_OUTCOMES[digit] for digit in reply[0]], _pairs(reply[1:]))
+
+    async def give_back(
+        self, event_id: str, epoch: str, order_ids: Sequence[bytes]
+    ) -> tuple[int, dict[int, int]]:
+        """Return the stock of orders that are no longer live.
+
+        How many were still here, and what is left now of the tiers that gained. Raises
+        `GateUnavailable`, `GateLost`.
+        """
+        keys = event_keys(event_id)
+        reply = await self._run(
+            ScriptName.GIVE_BACK,
+            (keys.sale, keys.avail, keys.orders, keys.buyers),
+            epoch,
+            order_ids,
+        )
+        return reply[0], _pairs(reply[1:])
+
+    async def availability(self, event_id: str, epoch: str) -> Availability:
+        """How the sale stands. Raises `GateUnavailable`, `GateLost`."""
+        keys = event_keys(event_id)
+        now_ms, switch, admitted, *tiers = await self._run(
+            ScriptName.AVAILABILITY, (keys.sale, keys.avail), epoch, ()
+        )
+        return Availability(now_ms, SaleSwitch(switch.decode()), admitted, _pairs(tiers))
+
+    async def seen_filter(self, event_id: str) -> "SeenFilter":
+        """The filter of order ids that were ever admitted. Raises `GateUnavailable`."""
+        keys = event_keys(event_id)
+        async with self._measured("seen_filter"):
+            bits: bytes | None = await self._redis.get(keys.seen)
+            size: bytes | None = await self._redis.hget(keys.sale, "seen_bits")
+        return SeenFilter(bits or b"", int(size or _SEEN_BITS_MIN))
+
+    # -- what organisers and workers ask
+
+    async def load(self, event: Event, epoch: str) -> None:
+        """Begin to load the event under a new epoch; nobody is admitted until `open`.
+
+        Raises `GateUnavailable`, and `GateLost` when a later loading has begun.
+        """
+        args: list[str | int] = [
+            event.switch,
+            event.sale_opens_at_ms,
+            event.sale_closes_at_ms,
+            event.max_per_buyer_units,
+            _seen_bits(sum(tier.capacity_units for tier in event.tiers)),
+            *_capacities(event),
+        ]
+        keys = event_keys(event.id)
+        await self._run(
+            ScriptName.LOAD,
+            (keys.sale, keys.avail, keys.orders, keys.buyers, keys.seen, keys.capacity),
+            epoch,
+            args,
+        )
+
+    async def adopt(self, event_id: str, epoch: str, orders: Sequence[tuple[bytes, bytes]]) -> int:
+        """Take stock for `(order id, body)` pairs that the ledger has; how many were missing.
+
+        Raises `GateUnavailable`, `GateLost`.
+        """
+        keys = event_keys(event_id)
+        args = [part for order in orders for part in order]
+        reply = await self._run(
+            ScriptName.ADOPT,
+            (keys.sale, keys.avail, keys.orders, keys.buyers, keys.seen),
+            epoch,
+            args,
+        )
+        return int(reply[0])
+
+    async def open(self, event_id: str, epoch: str) -> None:
+        """End the loading of an epoch. Raises `GateUnavailable`, `GateLost`."""
+        await self._run(ScriptName.OPEN, (event_keys(event_id).sale,), epoch, ())
+
+    async def configure(self, event: Event, epoch: str) -> tuple[int, dict[int, int]]:
+        """Set switch and capacities as the ledger has them; says how many differed, and what is
+        left of each tier. Raises `GateUnavailable`, `GateLost`.
+        """
+        keys = event_keys(event.id)
+        reply = await self._run(
+            ScriptName.CONFIGURE,
+            (keys.sale, keys.avail, keys.capacity),
+            epoch,
+            [event.switch, *_capacities(event)],
+        )
+        return reply[0], _pairs(reply[1:])
+
+    async def retire(self, event_id: str, keep_seconds: int) -> None:
+        """Let the event's keys go after `keep_seconds`. Raises `GateUnavailable`."""
+        async with self._measured("retire"):
+            for key in event_keys(event_id):
+                await self._redis.expire(key, keep_seconds)
+
+    async def audit(self, event_id: str, epoch: str) -> GateBooks:
+        """Add up the event's orders at one instant. Raises `GateUnavailable`, `GateLost`."""
+        keys = event_keys(event_id)
+        live, *flat = await self._run(
+            ScriptName.AUDIT,
+            (keys.sale, keys.avail, keys.orders, keys.capacity),
+            epoch,
+            (),
+        )
+        tiers = [GateTierBooks(*flat[i : i + 4]) for i in range(0, len(flat), 4)]
+        return GateBooks(live, sorted(tiers))
+
+    async def orders(self, event_id: str) -> AsyncIterator[dict[bytes, StoredOrder]]:
+        """The event's orders in chunks, by id; one that comes or goes meanwhile may be missed.
+
+        Raises `GateUnavailable`.
+        """
+        orders_key = event_keys(event_id).orders
+        cursor = 0
+        while True:
+            async with self._measured("scan_orders"):
+                cursor, chunk = await self._redis.hscan(orders_key, cursor, count=CHUNK_ORDERS)
+            if chunk:
+                yield {key: decode_stored(key, stored) for key, stored in chunk.items()}
+            if cursor == 0:
+                return
+
+    async def missing(self, event_id: str, order_ids: Sequence[bytes]) -> list[bytes]:
+        """Those of the ids that the gate does not hold. Raises `GateUnavailable`."""
+        if not order_ids:
+            return []
+        async with self._measured("missing"):
+            held = await self._redis.hmget(event_keys(event_id).orders, list(order_ids))
+        return [key for key, stored in zip(order_ids, held, strict=True) if stored is None]
+
+    async def now_seconds(self) -> int:
+        """The gate's clock. Raises `GateUnavailable`."""
+        async with self._measured("time"):
+            seconds, _ = await self._redis.time()
+        return int(seconds)
+
+    async def run_id(self) -> str:
+        """Which run of which server answers now. Raises `GateUnavailable`."""
+        async with self._measured("ping"):
+            await self._redis.ping()
+        assert self._run_id is not None, "a connection that answered has told its run id"
+        return self._run_id
+
+    # -- how
+
+    async def _run(
+        self, name: ScriptName, keys: tuple[str, ...], epoch: str, args: Iterable[Any]
+    ) -> list[Any]:
+        async with self._measured(name):
+            if self._run_id is None:
+                await self._redis.ping()
+            assert self._run_id is not None
+            if not names_server(epoch, self._run_id):
+                raise GateLost
+            reply: list[Any] = await self._scripts[name](keys, [epoch, *args])
+        if reply[0] == b"LOST":
+            raise GateLost
+        return reply
+
+    @asynccontextmanager
+    async def _measured(self, operation: str) -> AsyncIterator[None]:
+        started = perf_counter()
+        try:
+            yield
+        except (TimeoutError, RedisError, OSError) as error:
+            metrics.redis_errors_total.labels(operation, type(error).__name__).inc()
+            metrics.dependency_up.labels("redis").set(0)
+            raise GateUnavailable from error
+        metrics.dependency_up.labels("redis").set(1)
+        metrics.redis_operation_duration_seconds.labels(operation).observe(perf_counter() - started)
+
+
+class SeenFilter:
+    """Says "surely not" or "maybe" to: was this order ever admitted?"""
+
+    __slots__ = ("_bits", "_size")
+
+    def __init__(self, bits: bytes, size: int) -> None:
+        self._bits = bits
+        self._size = size
+
+    def may_contain(self, order_id: bytes) -> bool:
+        """False is certain as of when the filter was read; true may be a coincidence of hashes."""
+        for half in (order_id[:4], order_id[4:8]):
+            offset = int.from_bytes(half, "big") % self._size
+            byte = offset >> 3
+            # Redis counts bits from the most significant one of each byte.
+            if byte >= len(self._bits) or not self._bits[byte] >> (7 - (offset & 7)) & 1:
+                return False
+        return True
+
+
+def _pairs(flat: Sequence[int]) -> dict[int, int]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _capacities(event: Event) -> list[int]:
+    return [part for tier in event.tiers for part in (tier.number, tier.capacity_units)]
+
+
+def _seen_bits(capacity_units: int) -> int:
+    wanted = 1 << (capacity_units * _SEEN_BITS_PER_UNIT - 1).bit_length()
+    return min(max(wanted, _SEEN_BITS_MIN), _SEEN_BITS_MAX)

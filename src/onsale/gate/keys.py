@@ -1,0 +1,35 @@
+"""Every key of the gate.
+
+All keys of an event share its id as hash tag, so that they live in one slot of a Redis Cluster and
+one script may touch them all:
+
+    onsale:{event}:sale      hash    epoch, loading, switch, opens_ms, closes_ms, limit, seen_bits,
+                                     admitted (orders ever admitted under this epoch)
+    onsale:{event}:avail     hash    tier number → units left
+    onsale:{event}:capacity  hash    tier number → units there are
+    onsale:{event}:orders    hash    order id (16 bytes) → what it took (see `codec`)
+    onsale:{event}:buyers    hash    buyer ref (8 bytes) → units; kept only where there is a limit
+    onsale:{event}:seen      bitmap  filter of the order ids that were ever admitted
+
+The invariant of every script: `avail = capacity − Σ orders`.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+
+class EventKeys(NamedTuple):
+    """The keys of one event."""
+
+    sale: str
+    avail: str
+    capacity: str
+    orders: str
+    buyers: str
+    seen: str
+
+
+@lru_cache(maxsize=1024)
+def event_keys(event_id: str) -> EventKeys:
+    """The six keys of an event."""
+    return EventKeys(*(f"onsale:{{{event_id}}}:{part}" for part in EventKeys._fields))

@@ -1,0 +1,29 @@
+-- Sets switch and capacities outright, so that saying it twice is saying it once.
+--
+-- KEYS    1 sale  2 avail  3 capacity
+-- ARGV    1 epoch in force or being loaded  2 switch, then two per tier: number, capacity in units
+-- returns { 'LOST' }, or { changes made, tier number, units left, … }
+-- keeps   avail = capacity - sum of orders: avail moves by what the capacity moves
+
+local sale = redis.call('HMGET', KEYS[1], 'epoch', 'loading', 'switch')
+if sale[1] ~= ARGV[1] and sale[2] ~= ARGV[1] then return { 'LOST' } end
+
+local changes = 0
+if sale[3] ~= ARGV[2] then
+  redis.call('HSET', KEYS[1], 'switch', ARGV[2])
+  changes = 1
+end
+
+local reply = { 0 }
+for i = 3, #ARGV, 2 do
+  local tier, capacity = ARGV[i], tonumber(ARGV[i + 1])
+  local difference = capacity - (tonumber(redis.call('HGET', KEYS[3], tier)) or 0)
+  if difference ~= 0 then
+    redis.call('HSET', KEYS[3], tier, capacity)
+    changes = changes + 1
+  end
+  reply[#reply + 1] = tonumber(tier)
+  reply[#reply + 1] = redis.call('HINCRBY', KEYS[2], tier, difference)
+end
+reply[1] = changes
+return reply

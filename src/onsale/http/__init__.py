@@ -1,0 +1,1 @@
+"""HTTP: the contract with buyers, organisers and operators."""

@@ -1,0 +1,147 @@
+"""The API as one ASGI application: `create_app(settings)`."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+
+from onsale.domain.errors import InvalidRequest, NotFound, OnsaleError
+from onsale.http import metering
+from onsale.http.auth import Authenticator
+from onsale.http.intake import BODY_BYTES_MAX, PATH, Intake
+from onsale.http.middleware import ASGIApp, Receive, RequestContext, Scope, Send
+from onsale.http.problems import (
+    BodyTooLarge,
+    InternalError,
+    MethodNotAllowed,
+    UnsupportedMediaType,
+    invalid,
+    problem,
+)
+from onsale.http.routes import events, health, orders
+from onsale.observability import metrics
+from onsale.observability.logging import configure_logging, get_logger
+from onsale.observability.runtime import serve_metrics, watch_event_loop
+from onsale.sales.service import Service
+from onsale.settings import Settings
+
+log = get_logger(__name__)
+
+_DESCRIPTION = """Sells tickets at the moment everybody wants them.
+
+Amounts are integers in the currency's minor units, times are RFC 3339 in UTC. Errors are
+`application/problem+json` with a stable `code`; `Retry-After` says when to try again.
+"""
+
+
+class Application:
+    """The front: the crowd's endpoint before the framework, everything else through it."""
+
+    def __init__(self, api: FastAPI, intake: Intake) -> None:
+        self.api = api
+        self._intake = intake
+        self._rest: ASGIApp = RequestContext(api)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST":
+            for_orders = PATH.fullmatch(scope["path"])
+            if for_orders:
+                await self._intake(scope, receive, send, for_orders[1])
+                return
+        await self._rest(scope, receive, send)
+
+
+def create_app(settings: Settings) -> Application:
+    """The application; it connects when it starts, not when it is made.
+
+    Raises `ValueError` when the settings name no way to check tokens.
+    """
+    if not settings.auth_is_configured:
+        raise ValueError("set ONSALE_AUTH_SECRET or ONSALE_AUTH_JWKS_URL: tokens must be checked")
+    service = Service.of(settings)
+    authenticator = Authenticator(settings)
+    api = FastAPIOffline(
+        redoc_url=None,
+        title="onsale",
+        version=version("onsale"),
+        description=_DESCRIPTION,
+        lifespan=_lifespan,
+        max_body_size=BODY_BYTES_MAX,
+    )
+    api.state.service = service
+    api.state.authenticator = authenticator
+    api.state.intake = Intake(authenticator, service.catalog, service.placing, service.paying)
+    api.state.streams = 0
+    api.state.stopping = asyncio.Event()
+    for router in (events.router, orders.router, health.router):
+        api.include_router(router)
+    _answer_errors_as_problems(api)
+    metering.instrument(api)
+    return Application(api, api.state.intake)
+
+
+def create_app_from_environment() -> Application:
+    """The factory that `onsale serve` gives to uvicorn: one call in each worker process."""
+    settings = Settings()
+    configure_logging(settings.log_level)
+    return create_app(settings)
+
+
+@asynccontextmanager
+async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
+    service: Service = api.state.service
+    settings = service.settings
+    metrics.gate_mode.labels("redis").set(1)
+    port = serve_metrics(settings.metrics_host, settings.metrics_port, ports=settings.workers)
+    log.info("serving", port=settings.port, metrics_port=port)
+    background = [
+        asyncio.create_task(service.catalog.keep_young()),
+        asyncio.create_task(watch_event_loop(service.database.report_pool)),
+    ]
+    try:
+        yield
+    finally:
+        api.state.stopping.set()
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await service.close()
+
+
+def _answer_errors_as_problems(api: FastAPI) -> None:
+    @api.exception_handler(OnsaleError)
+    async def ours(request: Request, error: OnsaleError) -> Response:
+        return _response(request, error)
+
+    @api.exception_handler(RequestValidationError)
+    async def not_valid(request: Request, error: RequestValidationError) -> Response:
+        # The first part of each place says where FastAPI looked: body, query, path, header.
+        return _response(request, invalid(error.errors(), skip=1))
+
+    @api.exception_handler(HTTPException)
+    async def framework(request: Request, error: HTTPException) -> Response:
+        return _response(request, _FRAMEWORK_ERRORS.get(error.status_code, InternalError)())
+
+
+_FRAMEWORK_ERRORS: dict[int, type[OnsaleError]] = {
+    400: InvalidRequest,
+    404: NotFound,
+    405: MethodNotAllowed,
+    413: BodyTooLarge,
+    415: UnsupportedMediaType,
+}
+
+
+def _response(request: Request, error: OnsaleError) -> Response:
+    answer = problem(error, request.state.request_id)
+    response = Response(answer.body, answer.status)
+    response.raw_headers[:] = [
+        *answer.headers,
+        (b"content-length", b"%d" % len(answer.body)),
+    ]
+    return response

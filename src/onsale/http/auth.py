@@ -1,0 +1,117 @@
+"""Who is asking: JWTs, HS256 with a shared secret or asymmetric keys from a JWKS address.
+
+Verified tokens are remembered until they expire, so that pressing again costs a dictionary.
+"""
+
+import asyncio
+from collections import OrderedDict
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from time import time
+from typing import Any, NamedTuple
+
+import jwt
+
+from onsale.domain.ids import BUYER_ID
+from onsale.http.problems import Forbidden, Unauthenticated
+from onsale.settings import Settings
+
+# No token of ours comes near; a longer one is not worth verifying.
+_TOKEN_LENGTH_MAX = 4_096
+_ASYMMETRIC = [
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "ES256",
+    "ES384",
+    "EdDSA",
+]
+
+
+class Scope(StrEnum):
+    """What a token may allow."""
+
+    BUY = "buy"
+    ADMIN = "admin"
+    OPS = "ops"
+
+
+class Principal(NamedTuple):
+    """Who a token speaks for, until when (seconds since 1970), and what it allows."""
+
+    subject: str
+    scopes: frozenset[str]
+    expires_at_seconds: float
+
+    def require(self, scope: Scope) -> "Principal":
+        """Itself. Raises `Forbidden`."""
+        if scope not in self.scopes:
+            raise Forbidden(f"Your token needs the scope {scope!r}.")
+        return self
+
+
+class Authenticator:
+    """Checks `Authorization` headers by one of the two ways of the settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._secret = settings.auth_secret.get_secret_value() if settings.auth_secret else None
+        self._keys = (
+            jwt.PyJWKClient(settings.auth_jwks_url, lifespan=settings.auth_jwks_cache_seconds)
+            if settings.auth_jwks_url and not self._secret
+            else None
+        )
+        self._verified: OrderedDict[bytes, Principal] = OrderedDict()
+        self._verified_max = settings.auth_cache_size_max
+
+    def remembered(self, authorization: bytes) -> Principal | None:
+        """The principal of a header that was verified before and has not expired."""
+        principal = self._verified.get(authorization)
+        return principal if principal and principal.expires_at_seconds > time() else None
+
+    async def principal(self, authorization: bytes | None) -> Principal:
+        """Whom the header speaks for. Raises `Unauthenticated`."""
+        if authorization is None:
+            raise Unauthenticated
+        principal = self.remembered(authorization)
+        if principal is None:
+            principal = await self._verify(authorization)
+            self._verified[authorization] = principal
+            if len(self._verified) > self._verified_max:
+                self._verified.popitem(last=False)
+        return principal
+
+    async def _verify(self, authorization: bytes) -> Principal:
+        scheme, _, token = authorization.partition(b" ")
+        if scheme.lower() != b"bearer" or not token or len(token) > _TOKEN_LENGTH_MAX:
+            raise Unauthenticated
+        try:
+            claims = await self._claims(token.strip().decode("ascii"))
+        except (jwt.PyJWTError, UnicodeDecodeError, ValueError) as error:
+            raise Unauthenticated from error
+        return _principal(claims)
+
+    async def _claims(self, token: str) -> dict[str, Any]:
+        options: Any = {"require": ["exp", "sub"], "verify_aud": False}
+        if self._keys is None:
+            if self._secret is None:
+                raise Unauthenticated
+            return jwt.decode(token, self._secret, algorithms=["HS256"], options=options)
+        # May fetch keys: off the event loop.
+        key = await asyncio.to_thread(self._keys.get_signing_key_from_jwt, token)
+        return jwt.decode(token, key.key, algorithms=_ASYMMETRIC, options=options)
+
+
+def _principal(claims: dict[str, Any]) -> Principal:
+    subject, scope = claims["sub"], claims.get("scope", "")
+    if not BUYER_ID.fullmatch(subject) or not isinstance(scope, str):
+        raise Unauthenticated
+    return Principal(subject, frozenset(scope.split()), float(claims["exp"]))
+
+
+def make_token(secret: str, subject: str, scope: str, lifetime: timedelta) -> str:
+    """An HS256 token as this service accepts it."""
+    claims = {"sub": subject, "scope": scope, "exp": datetime.now(UTC) + lifetime}
+    return jwt.encode(claims, secret, algorithm="HS256")

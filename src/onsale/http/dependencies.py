@@ -1,0 +1,80 @@
+"""What routes ask for: the service, who is calling, and ids that can be ids."""
+
+from typing import Annotated
+
+from fastapi import Depends, Path, Query, Request
+from fastapi.security import HTTPBearer
+
+from onsale.domain.errors import NotFound
+from onsale.domain.ids import HEX_ID, TIER_ID
+from onsale.http.auth import Authenticator, Principal, Scope
+from onsale.ledger.ledger import OrderKey
+from onsale.sales.service import Service
+
+PAGE_SIZE_MAX = 100
+
+_bearer = HTTPBearer(auto_error=False, bearerFormat="JWT", description="A JWT; see `onsale token`.")
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceDep = Annotated[Service, Depends(_service)]
+
+
+async def _principal(request: Request, _: Annotated[object, Depends(_bearer)]) -> Principal:
+    authenticator: Authenticator = request.app.state.authenticator
+    header = request.headers.get("authorization")
+    return await authenticator.principal(header.encode("latin-1") if header else None)
+
+
+PrincipalDep = Annotated[Principal, Depends(_principal)]
+
+
+def _with_scope(scope: Scope) -> object:
+    def check(principal: PrincipalDep) -> Principal:
+        return principal.require(scope)
+
+    return Depends(check)
+
+
+Buyer = Annotated[Principal, _with_scope(Scope.BUY)]
+Admin = Annotated[Principal, _with_scope(Scope.ADMIN)]
+Operator = Annotated[Principal, _with_scope(Scope.OPS)]
+
+_HEX_EXAMPLES = ["0198f3a2b4c57d6e8f901a2b3c4d5e6f"]
+
+
+def _event_id(event_id: Annotated[str, Path(examples=_HEX_EXAMPLES)]) -> str:
+    # What cannot be an id names nothing: the same answer as for one that is not there.
+    if not HEX_ID.fullmatch(event_id):
+        raise NotFound
+    return event_id
+
+
+EventId = Annotated[str, Depends(_event_id)]
+
+
+def _order_key(
+    event_id: EventId, order_id: Annotated[str, Path(examples=_HEX_EXAMPLES)]
+) -> OrderKey:
+    if not HEX_ID.fullmatch(order_id):
+        raise NotFound
+    return OrderKey(event_id, bytes.fromhex(order_id))
+
+
+OrderKeyDep = Annotated[OrderKey, Depends(_order_key)]
+
+
+def _tier_id(tier_id: Annotated[str, Path(examples=["ga"])]) -> str:
+    if not TIER_ID.fullmatch(tier_id):
+        raise NotFound
+    return tier_id
+
+
+TierIdDep = Annotated[str, Depends(_tier_id)]
+
+PageSize = Annotated[int, Query(alias="limit", ge=1, le=PAGE_SIZE_MAX)]
+Cursor = Annotated[str | None, Query(description="The `next_cursor` of the page before.")]

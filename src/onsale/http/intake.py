@@ -1,0 +1,181 @@
+"""`POST /v1/events/{event_id}/orders`, the crowd's endpoint, answered in front of the framework.
+
+Routing, middleware and FastAPI's own validation cost more than the order does, so this one endpoint
+is plain ASGI. Schemas, errors and use case are those of every other route, and FastAPI documents it
+(`routes/orders.py`) from the same models; that route leads here too.
+"""
+
+import re
+from time import perf_counter
+
+from pydantic import ValidationError
+
+from onsale.domain.errors import (
+    FieldError,
+    InvalidRequest,
+    NotFound,
+    OnsaleError,
+    Unavailable,
+)
+from onsale.domain.ids import HEX_ID, IDEMPOTENCY_KEY
+from onsale.domain.order import OrderStatus
+from onsale.http.auth import Authenticator, Scope
+from onsale.http.metering import RouteMeter
+from onsale.http.middleware import Receive, Send, request_id_of, send_answer
+from onsale.http.middleware import Scope as AsgiScope
+from onsale.http.problems import (
+    Answer,
+    BodyTooLarge,
+    IdempotencyKeyMissing,
+    InternalError,
+    UnsupportedMediaType,
+    invalid_body,
+    problem,
+)
+from onsale.http.schemas import ORDER_IN, OrderIn, OrderOut
+from onsale.ledger.ledger import OrderKey
+from onsale.observability import metrics
+from onsale.observability.logging import get_logger
+from onsale.sales.catalog import Catalog
+from onsale.sales.paying import Paying
+from onsale.sales.placing import Asked, Placed, Placing
+
+BODY_BYTES_MAX = 64 * 1024
+ROUTE = "/v1/events/{event_id}/orders"
+PATH = re.compile(r"/v1/events/([^/]+)/orders")
+
+_JSON = (b"content-type", b"application/json")
+_REPLAYED = (b"idempotent-replayed", b"true")
+
+log = get_logger(__name__)
+
+
+class ClientGone(Exception):
+    """The client went away before it had said what it wants."""
+
+
+class Intake:
+    """An ASGI endpoint that places orders."""
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        catalog: Catalog,
+        placing: Placing,
+        paying: Paying,
+    ) -> None:
+        self._authenticator = authenticator
+        self._catalog = catalog
+        self._placing = placing
+        self._paying = paying
+        self._meter = RouteMeter("POST", ROUTE)
+        self._accepted = metrics.admissions_total.labels("accepted")
+        self._shed = metrics.admissions_total.labels("shed")
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send, event_id: str) -> None:
+        """Answer one request."""
+        started = perf_counter()
+        request_id = request_id_of(scope)
+        metrics.http_requests_in_flight.inc()
+        try:
+            answer = await self.answer(scope, receive, event_id, request_id)
+            await send_answer(send, answer, request_id)
+            self._meter.observe(answer.status, perf_counter() - started, len(answer.body))
+        except ClientGone:
+            pass
+        finally:
+            metrics.http_requests_in_flight.dec()
+
+    async def answer(
+        self, scope: AsgiScope, receive: Receive, event_id: str, request_id: str
+    ) -> Answer:
+        """The answer to one request, whatever happens. Raises `ClientGone`."""
+        try:
+            return await self._place(scope, receive, event_id)
+        except OnsaleError as error:
+            if isinstance(error, Unavailable):
+                log.warning("order not placed", code=error.code, request_id=request_id)
+            return problem(error, request_id)
+        except ClientGone:
+            raise
+        except Exception:
+            log.exception("order failed", request_id=request_id)
+            return problem(InternalError(), request_id)
+
+    async def _place(self, scope: AsgiScope, receive: Receive, event_id: str) -> Answer:
+        headers = dict(scope["headers"])
+        authorization = headers.get(b"authorization")
+        authenticator = self._authenticator
+        principal = (
+            authorization and authenticator.remembered(authorization)
+        ) or await authenticator.principal(authorization)
+        principal.require(Scope.BUY)
+        if not HEX_ID.fullmatch(event_id):
+            raise NotFound
+        key = idempotency_key(headers.get(b"idempotency-key"))
+        require_json(headers.get(b"content-type"))
+        body = await read_body(receive, headers.get(b"content-length"))
+        try:
+            order_in = ORDER_IN.validate_json(body)
+        except ValidationError as error:
+            raise invalid_body(error) from None
+        placed = await self._submit(event_id, principal.subject, key, order_in)
+        sale = await self._catalog.require(event_id)
+        order_out = OrderOut.of(placed.order, sale.event)
+        headers_out = [
+            _JSON,
+            (b"location", f"/v1/events/{event_id}/orders/{order_out.id}".encode()),
+        ]
+        if placed.replayed:
+            headers_out.append(_REPLAYED)
+        return Answer(201, headers_out, OrderOut.__pydantic_serializer__.to_json(order_out))
+
+    async def _submit(self, event_id: str, buyer_id: str, key: str, order_in: OrderIn) -> Placed:
+        method = order_in.payment.method if order_in.payment else None
+        asked = Asked([(item.tier_id, item.quantity) for item in order_in.items], method)
+        try:
+            placed = await self._placing.place(event_id, buyer_id, key, asked)
+        except Unavailable:
+            self._shed.inc()
+            raise
+        self._accepted.inc()
+        if method is None or placed.order.status is not OrderStatus.HELD:
+            return placed
+        order_key = OrderKey(event_id, placed.order.id)
+        return Placed(await self._paying.pay(order_key, buyer_id, method), placed.replayed)
+
+
+def idempotency_key(value: bytes | None) -> str:
+    """The key. Raises `IdempotencyKeyMissing`, `InvalidRequest`."""
+    if not value:
+        raise IdempotencyKeyMissing
+    key = value.decode("latin-1")
+    if not IDEMPOTENCY_KEY.fullmatch(key):
+        raise InvalidRequest(
+            FieldError("Idempotency-Key", "1 to 255 visible ASCII characters, without spaces")
+        )
+    return key
+
+
+def require_json(content_type: bytes | None) -> None:
+    """Raises `UnsupportedMediaType` unless the body is said to be JSON."""
+    media_type = (content_type or b"").partition(b";")[0].strip().lower()
+    if media_type != b"application/json":
+        raise UnsupportedMediaType
+
+
+async def read_body(receive: Receive, content_length: bytes | None) -> bytes:
+    """The whole body. Raises `BodyTooLarge`, `ClientGone`."""
+    if content_length is not None and int(content_length) > BODY_BYTES_MAX:
+        raise BodyTooLarge
+    body = b""
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body += message.get("body", b"")
+        if len(body) > BODY_BYTES_MAX:
+            raise BodyTooLarge
+        more = message.get("more_body", False)
+    return body

@@ -1,0 +1,89 @@
+"""What surrounds every request: its id, its place in the log, and an answer whatever happens.
+
+Plain ASGI: Starlette's function middleware more than halves the throughput.
+"""
+
+import re
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import structlog
+
+from onsale.http.problems import Answer, InternalError, problem
+from onsale.observability import metrics
+from onsale.observability.logging import get_logger
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+REQUEST_ID_HEADER = b"x-request-id"
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+
+log = get_logger(__name__)
+
+
+def request_id_of(scope: Scope) -> str:
+    """The id that the client gave the request, if it is a decent one, or a new one."""
+    for name, value in scope["headers"]:
+        if name == REQUEST_ID_HEADER:
+            return value.decode() if _REQUEST_ID.fullmatch(value) else new_request_id()
+    return new_request_id()
+
+
+def new_request_id() -> str:
+    """32 hexadecimal digits."""
+    return secrets.token_hex(16)
+
+
+async def send_answer(send: Send, answer: Answer, request_id: str) -> None:
+    """Send a finished answer."""
+    await send(
+        {
+            "type": "http.response.start",
+            "status": answer.status,
+            "headers": [
+                *answer.headers,
+                (b"content-length", b"%d" % len(answer.body)),
+                (REQUEST_ID_HEADER, request_id.encode()),
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+class RequestContext:
+    """Gives every request an id, counts it while it lasts, and answers what went wrong inside."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = scope.setdefault("state", {})["request_id"] = request_id_of(scope)
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                header = (REQUEST_ID_HEADER, request_id.encode())
+                message = {**message, "headers": [*message.get("headers", ()), header]}
+            await send(message)
+
+        metrics.http_requests_in_flight.inc()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:
+            log.exception("request failed", method=scope["method"], path=scope["path"])
+            if not started:
+                await send_answer(send, problem(InternalError(), request_id), request_id)
+        finally:
+            structlog.contextvars.unbind_contextvars("request_id")
+            metrics.http_requests_in_flight.dec()

@@ -1,0 +1,239 @@
+"""Errors as clients see them: RFC 9457 problems with a stable `code`, and nothing of the inside.
+
+The one place that turns an error into a status.
+"""
+
+import random
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import to_json
+
+from onsale.domain import errors
+from onsale.domain.errors import FieldError, OnsaleError
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class IdempotencyKeyMissing(errors.Refused):
+    """An order needs an Idempotency-Key header, so that pressing twice buys once."""
+
+    code = "idempotency_key_missing"
+
+
+class Unauthenticated(errors.Refused):
+    """A valid bearer token is needed."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(errors.Refused):
+    """Your token does not allow this."""
+
+    code = "forbidden"
+
+
+class BodyTooLarge(errors.Refused):
+    """The body is larger than 64 KiB."""
+
+    code = "body_too_large"
+
+
+class UnsupportedMediaType(errors.Refused):
+    """The body must be application/json."""
+
+    code = "unsupported_media_type"
+
+
+class MethodNotAllowed(errors.Refused):
+    """This resource does not know that method."""
+
+    code = "method_not_allowed"
+
+
+class RateLimited(errors.Refused):
+    """You are asking too often; try again shortly."""
+
+    code = "rate_limited"
+
+
+class InternalError(OnsaleError):
+    """Something went wrong on our side. Nothing is lost; ask again with the same Idempotency-Key."""
+
+    code = "internal_error"
+
+
+class Kind(NamedTuple):
+    """How a code is answered: status, title, and seconds after which to try again, if any."""
+
+    status: int
+    title: str
+    retry_after_seconds: int | None = None
+
+
+# Every code of the contract.
+KINDS: dict[str, Kind] = {
+    "idempotency_key_missing": Kind(400, "Idempotency-Key missing"),
+    "unauthenticated": Kind(401, "Not authenticated"),
+    "payment_declined": Kind(402, "Payment declined"),
+    "forbidden": Kind(403, "Not allowed"),
+    "not_found": Kind(404, "Not found"),
+    "method_not_allowed": Kind(405, "Method not allowed"),
+    "sold_out": Kind(409, "Sold out"),
+    "buyer_limit_reached": Kind(409, "Limit per buyer reached"),
+    "sale_not_open": Kind(409, "Sale not open yet"),
+    "sale_paused": Kind(409, "Sale paused"),
+    "sale_closed": Kind(409, "Sale closed"),
+    "order_expired": Kind(409, "Hold expired"),
+    "order_not_payable": Kind(409, "Order not payable"),
+    "order_not_releasable": Kind(409, "Order not releasable"),
+    "order_not_refundable": Kind(409, "Order not refundable"),
+    "capacity_below_reserved": Kind(409, "Capacity below what is reserved"),
+    "request_in_progress": Kind(409, "Request in progress", retry_after_seconds=1),
+    "body_too_large": Kind(413, "Body too large"),
+    "unsupported_media_type": Kind(415, "Unsupported media type"),
+    "invalid_request": Kind(422, "Invalid request"),
+    "idempotency_key_reused": Kind(422, "Idempotency-Key reused"),
+    "rate_limited": Kind(429, "Too many requests", retry_after_seconds=1),
+    "internal_error": Kind(500, "Internal error"),
+    "overloaded": Kind(503, "Overloaded", retry_after_seconds=1),
+    "ledger_unavailable": Kind(503, "Ledger unavailable", retry_after_seconds=2),
+}
+
+# A crowd that was told the same second would come back in the same second.
+_RETRY_JITTER = 2.0
+
+
+class FieldProblem(BaseModel):
+    """One fault of a request."""
+
+    field: str = Field(examples=["items.0.quantity"])
+    message: str = Field(examples=["Input should be less than or equal to 100"])
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457). `code` is stable; branch on it, not on the texts."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "type": "about:blank",
+                "title": "Sold out",
+                "status": 409,
+                "detail": "There are not enough seats left for this order.",
+                "code": "sold_out",
+                "request_id": "5f0c1d7e9a3b4c2d8e6f7a8b9c0d1e2f",
+            }
+        }
+    )
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    errors: list[FieldProblem] | None = Field(
+        default=None, description="With `invalid_request`: the fields at fault."
+    )
+    opens_at: str | None = Field(default=None, description="With `sale_not_open`: when it opens.")
+
+
+class Answer(NamedTuple):
+    """A finished HTTP answer."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+def problem(error: OnsaleError, request_id: str) -> Answer:
+    """The answer to an error."""
+    kind = KINDS[error.code]
+    content: dict[str, Any] = {
+        "type": "about:blank",
+        "title": kind.title,
+        "status": kind.status,
+        "detail": error.detail,
+        "code": error.code,
+        "request_id": request_id,
+    }
+    retry_after_seconds: float | None = kind.retry_after_seconds
+    if isinstance(error, errors.InvalidRequest):
+        content["errors"] = [fault._asdict() for fault in error.errors]
+    if isinstance(error, errors.SaleNotOpen):
+        content["opens_at"] = error.opens_at
+        retry_after_seconds = error.opens_in_seconds
+    headers = [(b"content-type", MEDIA_TYPE.encode())]
+    if retry_after_seconds is not None:
+        wait_seconds = 1 + int(retry_after_seconds + random.random() * _RETRY_JITTER)
+        headers.append((b"retry-after", b"%d" % wait_seconds))
+    if kind.status == HTTPStatus.UNAUTHORIZED:
+        headers.append((b"www-authenticate", b"Bearer"))
+    return Answer(kind.status, headers, to_json(content))
+
+
+def invalid(faults: Sequence[Any], skip: int = 0) -> errors.InvalidRequest:
+    """pydantic's faults in our words; `skip` leading parts of each place are not the client's."""
+    return errors.InvalidRequest(
+        *(
+            FieldError(
+                ".".join(str(part) for part in fault["loc"][skip:]) or "body",
+                fault["msg"],
+            )
+            for fault in faults
+        )
+    )
+
+
+def invalid_body(error: ValidationError) -> errors.InvalidRequest:
+    """What is wrong with a body that did not validate."""
+    return invalid(error.errors(include_url=False, include_context=False, include_input=False))
+
+
+def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's `responses` for a route that answers with these problems."""
+    by_status: dict[int | str, list[str]] = {}
+    for code in codes:
+        by_status.setdefault(KINDS[code].status, []).append(code)
+    return {
+        status: {
+            "model": Problem,
+            "description": ", ".join(f"`{code}`" for code in sorted(codes)),
+            "content": {
+                MEDIA_TYPE: {
+                    "schema": {"$ref": "#/components/schemas/Problem"},
+                    "examples": {code: {"value": _example(code)} for code in sorted(codes)},
+                }
+            },
+        }
+        for status, codes in by_status.items()
+    }
+
+
+def _example(code: str) -> dict[str, Any]:
+    kind = KINDS[code]
+    return {
+        "type": "about:blank",
+        "title": kind.title,
+        "status": kind.status,
+        "detail": _DETAILS[code],
+        "code": code,
+        "request_id": "5f0c1d7e9a3b4c2d8e6f7a8b9c0d1e2f",
+    }
+
+
+def _all_errors(root: type[OnsaleError]) -> list[type[OnsaleError]]:
+    return [
+        root,
+        *(below for child in root.__subclasses__() for below in _all_errors(child)),
+    ]
+
+
+_DETAILS = {
+    error.code: (error.__doc__ or "").strip()
+    for error in reversed(_all_errors(OnsaleError))
+    if hasattr(error, "code")
+}

@@ -1,0 +1,34 @@
+"""Serving the API: uvicorn with uvloop and httptools, one process or several on one port."""
+
+import os
+
+import uvicorn
+
+from onsale.settings import Settings
+
+# Connections that the kernel keeps while every process is busy: a spike is thousands at once.
+_BACKLOG = 4_096
+_KEEP_ALIVE_SECONDS = 30
+
+
+def serve(settings: Settings) -> None:
+    """Serve until told to stop. Every process reads its settings from the environment."""
+    # Processes of uvicorn's start anew and know only the environment.
+    os.environ["ONSALE_WORKERS"] = str(settings.workers)
+    uvicorn.run(
+        "onsale.http.app:create_app_from_environment",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=settings.shutdown_seconds,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+    )

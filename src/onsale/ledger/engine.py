@@ -1,0 +1,154 @@
+"""The pool of connections to Postgres, and the one place where its errors get their names."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from time import perf_counter
+from typing import Any
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from onsale.domain.errors import LedgerUnavailable
+from onsale.observability import metrics
+from onsale.settings import Settings
+
+
+class ConstraintRefused(Exception):
+    """A constraint of the ledger refused a statement; `constraint` is its name."""
+
+    def __init__(self, constraint: str) -> None:
+        super().__init__(constraint)
+        self.constraint = constraint
+
+
+def create_engine(settings: Settings) -> AsyncEngine:
+    """A pool that opens its connections when they are first needed."""
+    return create_async_engine(
+        settings.database_url,
+        pool_size=settings.db_pool_size_max,
+        max_overflow=0,
+        pool_timeout=settings.db_pool_timeout_seconds,
+        # After a restart of Postgres the first to meet a dead connection replaces it.
+        pool_pre_ping=False,
+        # Statements through the driver itself leave no transaction behind to roll back.
+        connect_args={
+            "timeout": settings.db_pool_timeout_seconds,
+            "server_settings": {
+                "application_name": "onsale",
+                "timezone": "UTC",
+                # Short statements over small batches: compiling them costs more than running them.
+                "jit": "off",
+                "statement_timeout": _ms(settings.db_statement_timeout_seconds),
+                "lock_timeout": _ms(settings.db_lock_timeout_seconds),
+                "idle_in_transaction_session_timeout": _ms(settings.db_statement_timeout_seconds),
+            },
+        },
+    )
+
+
+def _ms(seconds: float) -> str:
+    return str(int(seconds * 1000))
+
+
+class Database:
+    """Connections of the pool, measured, with errors translated.
+
+    Everything raised is `LedgerUnavailable` (try again), `ConstraintRefused`, or a mistake of ours.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+
+    @asynccontextmanager
+    async def transaction(self, operation: str) -> AsyncIterator[AsyncConnection]:
+        """A transaction that commits when the block ends well."""
+        async with self._connection(operation) as connection, connection.begin():
+            yield connection
+
+    @asynccontextmanager
+    async def driver(self, operation: str) -> AsyncIterator[Any]:
+        """asyncpg's own connection, where each statement is a transaction of its own.
+
+        For the statements that the crowd pays for: one round trip, and none of the cost of
+        rendering and adapting a statement that never changes.
+        """
+        async with self._connection(operation) as connection:
+            raw = await connection.get_raw_connection()
+            yield raw.driver_connection
+
+    @asynccontextmanager
+    async def _connection(self, operation: str) -> AsyncIterator[AsyncConnection]:
+        try:
+            async with self._acquired() as connection:
+                started = perf_counter()
+                yield connection
+                metrics.db_query_duration_seconds.labels(operation).observe(
+                    perf_counter() - started
+                )
+        except (
+            DBAPIError,
+            SQLAlchemyError,
+            asyncpg.PostgresError,
+            OSError,
+            TimeoutError,
+        ) as error:
+            raise _translated(operation, error) from error
+        except asyncpg.InterfaceError as error:
+            raise _translated(operation, error) from error
+        metrics.dependency_up.labels("postgres").set(1)
+
+    @asynccontextmanager
+    async def _acquired(self) -> AsyncIterator[AsyncConnection]:
+        metrics.db_pool_waiters.inc()
+        started = perf_counter()
+        try:
+            connection = await self.engine.connect()
+        finally:
+            metrics.db_pool_waiters.dec()
+        metrics.db_pool_acquire_seconds.observe(perf_counter() - started)
+        try:
+            yield connection
+        finally:
+            # Shielded: a cancelled request must not leave its connection to the garbage collector.
+            await asyncio.shield(connection.close())
+
+    def report_pool(self) -> None:
+        """Set the gauges of the pool to what it is now."""
+        pool: Any = self.engine.pool
+        metrics.db_pool_connections.labels("in_use").set(pool.checkedout())
+        metrics.db_pool_connections.labels("idle").set(pool.checkedin())
+        metrics.db_pool_size_max.set(pool.size())
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()
+
+
+def _translated(operation: str, error: Exception) -> Exception:
+    cause = _driver_error(error)
+    metrics.db_errors_total.labels(operation, type(cause).__name__).inc()
+    if isinstance(cause, asyncpg.IntegrityConstraintViolationError):
+        return ConstraintRefused(cause.constraint_name or "")
+    if isinstance(cause, _OURS):
+        return error
+    if isinstance(cause, OSError | PoolTimeoutError | asyncpg.PostgresConnectionError):
+        metrics.dependency_up.labels("postgres").set(0)
+    return LedgerUnavailable()
+
+
+# Statements that no retry can mend: a mistake of ours, which must not hide as an outage.
+_OURS = (asyncpg.SyntaxOrAccessError, asyncpg.DataError)
+
+
+def _driver_error(error: BaseException) -> BaseException:
+    """asyncpg's own error, below SQLAlchemy's and its adapter's."""
+    while True:
+        below = getattr(error, "orig", None) or (
+            error.__cause__ if isinstance(error.__cause__, asyncpg.PostgresError) else None
+        )
+        if below is None:
+            return error
+        error = below

@@ -1,0 +1,392 @@
+"""The ledger's orders: one method per step in an order's life, each idempotent.
+
+Knows Postgres and the domain, nothing of the gate and nothing of HTTP. What a buyer may not do is
+an answer; `LedgerUnavailable` and `ConstraintRefused` are raised (see `engine`).
+"""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import asyncpg
+from sqlalchemy import func, select
+
+from onsale.domain.ids import FINGERPRINT_BYTES
+from onsale.domain.order import LIVE_STATUSES, Item, Order, OrderRequest, OrderStatus
+from onsale.domain.payment import PaymentState
+from onsale.domain.tier import TierBooks
+from onsale.ledger import statements
+from onsale.ledger.engine import Database
+from onsale.ledger.tables import order_items, orders, payments, tiers
+
+CHUNK_ORDERS = 1_000
+
+
+class Placement(NamedTuple):
+    """What became of an order request: the order as it now stands, and whether it is new."""
+
+    order: Order
+    new: bool
+
+
+class OrderKey(NamedTuple):
+    """An order's primary key: event id in hexadecimal, order id in bytes."""
+
+    event_id: str
+    order_id: bytes
+
+
+class PaymentAttempt(NamedTuple):
+    """An attempt to pay that is under way; `age_seconds` by the ledger's clock."""
+
+    attempt: int
+    method: str
+    age_seconds: float
+
+
+class PaymentDue(NamedTuple):
+    """A payment that the provider has yet to hear of."""
+
+    key: OrderKey
+    attempt: int
+    state: PaymentState
+
+
+class PageMark(NamedTuple):
+    """Where a page of a buyer's orders ends."""
+
+    created_at: datetime
+    event_id: str
+    order_id: bytes
+
+
+class LedgerTierBooks(NamedTuple):
+    """One tier's counters, and the same added up from its live orders, at one instant."""
+
+    counted: TierBooks
+    summed_reserved_units: int
+    summed_sold_units: int
+
+    @property
+    def oversold_units(self) -> int:
+        """Units of live orders beyond the capacity; 0 in a sound sale."""
+        return max(0, self.summed_reserved_units - self.counted.capacity_units)
+
+
+def payment_key(key: OrderKey, attempt: int) -> str:
+    """The name of a payment attempt at the provider."""
+    return f"{key.event_id}.{key.order_id.hex()}.{attempt}"
+
+
+class Ledger:
+    """Orders and their payments in Postgres."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # -- placing
+
+    async def place(self, requests: Sequence[OrderRequest]) -> list[Placement]:
+        """Write a batch down in one transaction; requests whose ids are here already change nothing.
+
+        Raises `ConstraintRefused` for the whole batch when one of its orders does not fit.
+        """
+        items = [(request, item) for request in requests for item in request.items]
+        async with self._database.driver("place") as connection:
+            row = await connection.fetchrow(
+                statements.PLACE,
+                [request.event_id for request in requests],
+                [request.order_id.hex() for request in requests],
+                [request.buyer_id for request in requests],
+                [request.status.value for request in requests],
+                [_signed(request.fingerprint) for request in requests],
+                [request.amount_minor_units for request in requests],
+                [request.hold_seconds for request in requests],
+                [request.event_id for request, _ in items],
+                [request.order_id.hex() for request, _ in items],
+                [item.tier_number for _, item in items],
+                [item.quantity for _, item in items],
+            )
+            placed_ids = {placed.bytes for placed in row["placed_ids"] or ()}
+            known = [request for request in requests if request.order_id not in placed_ids]
+            earlier = await self._earlier(connection, known) if known else {}
+        return [
+            Placement(_as_placed(request, row["placed_at"]), new=True)
+            if request.order_id in placed_ids
+            else Placement(earlier[OrderKey(request.event_id, request.order_id)], new=False)
+            for request in requests
+        ]
+
+    async def _earlier(
+        self, connection: Any, requests: Sequence[OrderRequest]
+    ) -> dict[OrderKey, Order]:
+        rows = await connection.fetch(
+            statements.READ,
+            [request.event_id for request in requests],
+            [request.order_id.hex() for request in requests],
+        )
+        found = (_order_from(row) for row in rows)
+        return {OrderKey(order.event_id, order.id): order for order in found}
+
+    # -- reading
+
+    async def get(self, key: OrderKey) -> Order | None:
+        """The order, abandoned ones included, or `None`."""
+        async with self._database.driver("get") as connection:
+            rows = await connection.fetch(statements.READ, [key.event_id], [key.order_id.hex()])
+        return _order_from(rows[0]) if rows else None
+
+    async def of_buyer(self, buyer_id: str, after: PageMark | None, size: int) -> list[Order]:
+        """The buyer's orders of all events, newest first, `size` after a page mark."""
+        async with self._database.driver("of_buyer") as connection:
+            if after is None:
+                rows = await connection.fetch(statements.READ_OF_BUYER, buyer_id, size)
+            else:
+                rows = await connection.fetch(
+                    statements.READ_OF_BUYER_AFTER,
+                    buyer_id,
+                    size,
+                    after.created_at,
+                    after.event_id,
+                    after.order_id.hex(),
+                )
+        return [_order_from(row) for row in rows]
+
+    # -- ending
+
+    async def release(self, key: OrderKey, buyer_id: str) -> bool:
+        """Release the buyer's hold; whether it was held until now."""
+        async with self._database.driver("release") as connection:
+            row = await connection.fetchrow(
+                statements.RELEASE, key.event_id, key.order_id.hex(), buyer_id
+            )
+        return row is not None
+
+    async def refund(self, key: OrderKey) -> bool:
+        """Refund a confirmed order; whether it was confirmed until now."""
+        async with self._database.driver("refund") as connection:
+            row = await connection.fetchrow(statements.REFUND, key.event_id, key.order_id.hex())
+        return row is not None
+
+    async def expire(self, size_max: int) -> list[OrderKey]:
+        """Expire up to `size_max` overdue holds; those that another sweeper has in hand are left."""
+        async with self._database.driver("expire") as connection:
+            return _keys(await connection.fetch(statements.EXPIRE, size_max))
+
+    async def oldest_overdue_seconds(self) -> float:
+        """How long the longest overdue hold has been overdue; 0 when none is."""
+        async with self._database.driver("overdue") as connection:
+            overdue = await connection.fetchval(
+                "SELECT extract(epoch FROM now() - min(expires_at))::float8"
+                " FROM orders WHERE status = 'held'"
+            )
+        return max(0.0, overdue or 0.0)
+
+    async def fence(self, keys: Sequence[OrderKey]) -> list[OrderKey]:
+        """Mark as abandoned those ids that never arrived here; only they may be given back."""
+        async with self._database.driver("fence") as connection:
+            rows = await connection.fetch(
+                statements.FENCE,
+                [key.event_id for key in keys],
+                [key.order_id.hex() for key in keys],
+            )
+        return _keys(rows)
+
+    # -- paying
+
+    async def begin_payment(self, key: OrderKey, buyer_id: str, method: str) -> int | None:
+        """The attempt to make, or `None` when the order is not payable or being paid already."""
+        async with self._database.driver("begin_payment") as connection:
+            attempt: int | None = await connection.fetchval(
+                statements.BEGIN_PAYMENT,
+                key.event_id,
+                key.order_id.hex(),
+                buyer_id,
+                method,
+            )
+        return attempt
+
+    async def payment_under_way(self, key: OrderKey) -> PaymentAttempt | None:
+        """The attempt that was begun and has not come to an end."""
+        async with self._database.driver("payment_under_way") as connection:
+            row = await connection.fetchrow(
+                statements.PAYMENT_UNDER_WAY, key.event_id, key.order_id.hex()
+            )
+        return PaymentAttempt(*row) if row else None
+
+    async def move_payment(
+        self, key: OrderKey, attempt: int, leave: PaymentState, enter: PaymentState
+    ) -> bool:
+        """Move a payment on; whether it still was in the state to leave."""
+        async with self._database.driver("move_payment") as connection:
+            moved = await connection.fetchval(
+                statements.MOVE_PAYMENT,
+                key.event_id,
+                key.order_id.hex(),
+                attempt,
+                leave,
+                enter,
+            )
+        return moved is not None
+
+    async def confirm(self, key: OrderKey, attempt: int) -> float | None:
+        """Confirm a hold by its authorised payment: for how many seconds it was held.
+
+        `None` when it was not held any more; then the payment waits to be let go.
+        """
+        async with self._database.driver("confirm") as connection:
+            held_seconds: float | None = await connection.fetchval(
+                statements.CONFIRM, key.event_id, key.order_id.hex(), attempt
+            )
+        return held_seconds
+
+    async def payments_due(self, given_up_after_seconds: float, size: int) -> list[PaymentDue]:
+        """Payments that wait for the provider, those longest waiting first.
+
+        An attempt that was begun and then forgotten is due after `given_up_after_seconds`.
+        """
+        old = payments.c.changed_at < func.now() - func.make_interval(
+            0, 0, 0, 0, 0, 0, given_up_after_seconds
+        )
+        waiting = payments.c.state.in_(
+            [PaymentState.AUTHORIZED, PaymentState.VOID_DUE, PaymentState.REFUND_DUE]
+        )
+        query = (
+            select(
+                payments.c.event_id,
+                payments.c.order_id,
+                payments.c.attempt,
+                payments.c.state,
+            )
+            .where(waiting | ((payments.c.state == PaymentState.STARTED) & old))
+            .order_by(payments.c.changed_at)
+            .limit(size)
+        )
+        async with self._database.transaction("payments_due") as connection:
+            rows = (await connection.execute(query)).all()
+        return [
+            PaymentDue(OrderKey(UUID(event_id).hex, UUID(order_id).bytes), attempt, state)
+            for event_id, order_id, attempt, state in rows
+        ]
+
+    # -- reconciling
+
+    async def live_orders(self, event_id: str) -> AsyncIterator[list[Order]]:
+        """The event's held and confirmed orders by id, in chunks, each read at its own instant."""
+        after = _ID_BEFORE_ALL
+        while True:
+            async with self._database.driver("live_orders") as connection:
+                rows = await connection.fetch(
+                    statements.READ_LIVE_AFTER, event_id, CHUNK_ORDERS, after
+                )
+            if rows:
+                yield [_order_from(row) for row in rows]
+            if len(rows) < CHUNK_ORDERS:
+                return
+            after = rows[-1]["id"].hex
+
+    async def statuses(self, event_id: str, ids: Iterable[bytes]) -> dict[bytes, OrderStatus]:
+        """The statuses of those orders that are here."""
+        query = select(orders.c.id, orders.c.status).where(
+            orders.c.event_id == event_id,
+            orders.c.id.in_([order_id.hex() for order_id in ids]),
+        )
+        async with self._database.transaction("statuses") as connection:
+            rows = (await connection.execute(query)).all()
+        return {UUID(order_id).bytes: status for order_id, status in rows}
+
+    async def ended_within(self, event_id: str, seconds: float) -> list[bytes]:
+        """Ids of the event's orders that ended within the last `seconds`."""
+        since = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+        query = select(orders.c.id).where(orders.c.event_id == event_id, orders.c.ended_at > since)
+        async with self._database.transaction("ended_within") as connection:
+            return [UUID(found).bytes for found in (await connection.scalars(query)).all()]
+
+    async def books(self, event_id: str) -> list[LedgerTierBooks]:
+        """The event's tiers by number, counted and added up, at one instant."""
+        units = (
+            select(
+                order_items.c.tier_number,
+                func.sum(order_items.c.quantity).label("reserved"),
+                func.sum(order_items.c.quantity)
+                .filter(orders.c.status == OrderStatus.CONFIRMED)
+                .label("sold"),
+            )
+            .join(
+                orders,
+                (orders.c.event_id == order_items.c.event_id)
+                & (orders.c.id == order_items.c.order_id),
+            )
+            .where(orders.c.event_id == event_id, orders.c.status.in_(LIVE_STATUSES))
+            .group_by(order_items.c.tier_number)
+            .subquery()
+        )
+        query = (
+            select(
+                tiers,
+                units.c.reserved.label("summed_reserved"),
+                units.c.sold.label("summed_sold"),
+            )
+            .outerjoin(units, units.c.tier_number == tiers.c.number)
+            .where(tiers.c.event_id == event_id)
+            .order_by(tiers.c.number)
+        )
+        async with self._database.transaction("books") as connection:
+            rows = (await connection.execute(query)).all()
+        return [
+            LedgerTierBooks(
+                TierBooks(
+                    tier_id=row.id,
+                    capacity_units=row.capacity,
+                    available_units=row.capacity - row.reserved,
+                    held_units=row.reserved - row.sold,
+                    sold_units=row.sold,
+                ),
+                summed_reserved_units=row.summed_reserved or 0,
+                summed_sold_units=row.summed_sold or 0,
+            )
+            for row in rows
+        ]
+
+
+_ID_BEFORE_ALL = bytes(16).hex()
+
+
+def _as_placed(request: OrderRequest, placed_at: datetime) -> Order:
+    held = request.status is OrderStatus.HELD
+    return Order(
+        event_id=request.event_id,
+        id=request.order_id,
+        buyer_id=request.buyer_id,
+        status=request.status,
+        fingerprint=request.fingerprint,
+        items=request.items,
+        amount_minor_units=request.amount_minor_units,
+        currency=request.currency,
+        created_at=placed_at,
+        expires_at=placed_at + timedelta(seconds=request.hold_seconds) if held else None,
+    )
+
+
+def _order_from(row: asyncpg.Record) -> Order:
+    return Order(
+        event_id=row["event_id"].hex,
+        id=row["id"].bytes,
+        buyer_id=row["buyer_id"],
+        status=OrderStatus(row["status"]),
+        fingerprint=row["fingerprint"].to_bytes(FINGERPRINT_BYTES, "big", signed=True),
+        items=tuple(Item(*pair) for pair in row["items"]),
+        amount_minor_units=row["amount_minor_units"],
+        currency=row["currency"],
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+    )
+
+
+def _keys(rows: Iterable[asyncpg.Record]) -> list[OrderKey]:
+    return [OrderKey(row["event_id"].hex, row["id"].bytes) for row in rows]
+
+
+def _signed(fingerprint: bytes) -> int:
+    return int.from_bytes(fingerprint, "big", signed=True)

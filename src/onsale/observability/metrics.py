@@ -1,0 +1,207 @@
+"""Every metric of every process, defined once, with its help text.
+
+Label values are bounded: route templates, enums, and event and tier ids as folded by
+`event_label` (the newest `EVENTS_LABELLED_MAX` events keep their id, the others are `other`).
+No label ever holds a buyer or an order.
+"""
+
+from collections import OrderedDict
+
+from prometheus_client import Counter, Gauge, Histogram
+
+# 0.5, 0.8 and 1 s are bounds of the objectives; the rest spreads around them.
+HTTP_SECONDS = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    0.8,
+    1,
+    2,
+    5,
+    10,
+)
+STORE_SECONDS = (
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.5,
+    1,
+    5,
+)
+BATCH_ORDERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+EVENTS_LABELLED_MAX = 20
+
+# -- HTTP
+http_requests_total = Counter(
+    "onsale_http_requests_total", "Requests answered.", ["method", "route", "status"]
+)
+http_request_duration_seconds = Histogram(
+    "onsale_http_request_duration_seconds",
+    "From the first byte read by the application to the last byte of the answer.",
+    ["method", "route", "status_class"],
+    buckets=HTTP_SECONDS,
+)
+http_requests_in_flight = Gauge("onsale_http_requests_in_flight", "Requests being answered.")
+http_response_bytes_total = Counter(
+    "onsale_http_response_bytes_total", "Bytes of answers' bodies.", ["route"]
+)
+
+# -- sale
+orders_total = Counter(
+    "onsale_orders_total", "Order requests by how they ended.", ["event", "outcome"]
+)
+orders_ended_total = Counter(
+    "onsale_orders_ended_total",
+    "Orders that stopped being live: released, expired, refunded, abandoned.",
+    ["event", "reason"],
+)
+tickets_sold_total = Counter("onsale_tickets_sold_total", "Tickets confirmed.", ["event", "tier"])
+stock_available = Gauge("onsale_stock_available", "Units on sale, by the gate.", ["event", "tier"])
+stock_held = Gauge("onsale_stock_held", "Units held and unpaid, by the ledger.", ["event", "tier"])
+stock_sold = Gauge("onsale_stock_sold", "Units confirmed, by the ledger.", ["event", "tier"])
+stock_capacity = Gauge("onsale_stock_capacity", "Units there are.", ["event", "tier"])
+sales_open = Gauge("onsale_sales_open", "Events whose sale is open now.")
+revenue_minor_units_total = Counter(
+    "onsale_revenue_minor_units_total",
+    "Price of the confirmed tickets, in the currency's minor units.",
+    ["event", "currency"],
+)
+payments_total = Counter("onsale_payments_total", "Payments by how they ended.", ["outcome"])
+payment_duration_seconds = Histogram(
+    "onsale_payment_duration_seconds",
+    "One authorisation at the payment provider.",
+    buckets=HTTP_SECONDS,
+)
+checkout_duration_seconds = Histogram(
+    "onsale_checkout_duration_seconds",
+    "From hold to confirmation, by the ledger's clock.",
+    buckets=(0.1, 0.5, 1, 5, 15, 30, 60, 120, 300, 600, 1200),
+)
+
+# -- books
+oversold_tickets = Gauge(
+    "onsale_oversold_tickets",
+    "Tickets sold beyond capacity; anything but 0 is an alarm.",
+    ["event"],
+)
+gate_drift_orders = Gauge(
+    "onsale_gate_drift_orders",
+    "Order ids in one store only, past the grace period, at the last full comparison.",
+    ["event"],
+)
+reconciler_repairs_total = Counter(
+    "onsale_reconciler_repairs_total",
+    "Repairs: fence, give_back, adopt, rebuild.",
+    ["kind"],
+)
+reconciler_last_success_timestamp_seconds = Gauge(
+    "onsale_reconciler_last_success_timestamp_seconds", "When a pass last ended well."
+)
+sweeper_lag_seconds = Gauge(
+    "onsale_sweeper_lag_seconds", "How long the longest overdue hold has been overdue."
+)
+outbox_backlog = Gauge("onsale_outbox_backlog", "Payments waiting for a capture or a void.")
+
+# -- group commit (stage: gate, ledger)
+batch_size = Histogram("onsale_batch_size", "Orders in one batch.", ["stage"], buckets=BATCH_ORDERS)
+batch_duration_seconds = Histogram(
+    "onsale_batch_duration_seconds",
+    "One batch, sent and answered.",
+    ["stage"],
+    buckets=STORE_SECONDS,
+)
+batch_queue_depth = Gauge("onsale_batch_queue_depth", "Orders waiting for a batch.", ["stage"])
+batch_splits_total = Counter(
+    "onsale_batch_splits_total",
+    "Ledger batches split because one of their orders was refused.",
+)
+
+# -- admission
+admissions_total = Counter(
+    "onsale_admissions_total",
+    "Order requests: accepted, shed, rate_limited.",
+    ["decision"],
+)
+gate_mode = Gauge(
+    "onsale_gate_mode", "1 for the mode in force: redis, ledger_only, closed.", ["mode"]
+)
+
+# -- ledger pool
+db_pool_connections = Gauge(
+    "onsale_db_pool_connections", "Connections of the pool: idle, in_use.", ["state"]
+)
+db_pool_size_max = Gauge("onsale_db_pool_size_max", "Most connections the pool opens.")
+db_pool_waiters = Gauge("onsale_db_pool_waiters", "Tasks waiting for a connection.")
+db_pool_acquire_seconds = Histogram(
+    "onsale_db_pool_acquire_seconds", "Waiting for a connection.", buckets=STORE_SECONDS
+)
+db_query_duration_seconds = Histogram(
+    "onsale_db_query_duration_seconds",
+    "One ledger operation, without the wait for a connection.",
+    ["operation"],
+    buckets=STORE_SECONDS,
+)
+db_errors_total = Counter(
+    "onsale_db_errors_total", "Ledger operations that failed.", ["operation", "error"]
+)
+
+# -- gate client
+redis_operation_duration_seconds = Histogram(
+    "onsale_redis_operation_duration_seconds",
+    "One gate operation.",
+    ["operation"],
+    buckets=STORE_SECONDS,
+)
+redis_errors_total = Counter(
+    "onsale_redis_errors_total", "Gate operations that failed.", ["operation", "error"]
+)
+
+# -- runtime
+event_loop_lag_seconds = Histogram(
+    "onsale_event_loop_lag_seconds",
+    "How much later than asked the event loop woke a sleeper.",
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
+)
+dependency_up = Gauge(
+    "onsale_dependency_up",
+    "1 when the last check of the dependency went well.",
+    ["dependency"],
+)
+build_info = Gauge("onsale_build_info", "Always 1; says which build runs.", ["version", "python"])
+
+
+class EventLabels:
+    """Folds event ids into a bounded set of label values: the newest few keep their id.
+
+    A label value, once handed out, is never taken back: the series stay, and a process that has
+    seen its fill of events calls the rest `other`.
+    """
+
+    def __init__(self, size_max: int = EVENTS_LABELLED_MAX) -> None:
+        self._size_max = size_max
+        self._labelled: OrderedDict[str, None] = OrderedDict()
+
+    def __call__(self, event_id: str) -> str:
+        if event_id in self._labelled:
+            return event_id
+        if len(self._labelled) >= self._size_max:
+            return "other"
+        self._labelled[event_id] = None
+        return event_id
+
+
+event_label = EventLabels()

@@ -1,0 +1,42 @@
+"""What every process tells about itself: build, event-loop lag, and its own metrics port."""
+
+import asyncio
+import platform
+from collections.abc import Callable
+from importlib.metadata import version
+from time import perf_counter
+
+from prometheus_client import start_http_server
+
+from onsale.observability import metrics
+
+_LAG_SAMPLE_SECONDS = 0.1
+
+
+def serve_metrics(host: str, first_port: int, ports: int = 1) -> int:
+    """Serve this process's metrics on the first free port of a range; 0 takes any free port.
+
+    Several processes of one kind share a range, and each is scraped as an instance of its own.
+    The port taken. Raises `OSError` when none is free.
+    """
+    python = platform.python_version()
+    metrics.build_info.labels(version("onsale"), python).set(1)
+    for port in range(first_port, first_port + ports):
+        try:
+            server, _ = start_http_server(port, host)
+        except OSError:
+            if port == first_port + ports - 1:
+                raise
+        else:
+            return int(server.server_port)
+    raise AssertionError("a range has at least one port")
+
+
+async def watch_event_loop(report: Callable[[], None] = lambda: None) -> None:
+    """Measure for ever how late the event loop wakes a sleeper, and let others report beside it."""
+    while True:
+        asleep_since = perf_counter()
+        await asyncio.sleep(_LAG_SAMPLE_SECONDS)
+        lag_seconds = perf_counter() - asleep_since - _LAG_SAMPLE_SECONDS
+        metrics.event_loop_lag_seconds.observe(max(0.0, lag_seconds))
+        report()

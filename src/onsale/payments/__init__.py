@@ -1,0 +1,1 @@
+"""Payment: what the sale asks of a provider, and the simulated one."""

@@ -1,0 +1,68 @@
+"""What a sale counts, with the label children at hand: looking one up costs more than counting."""
+
+from onsale.domain.event import Event
+from onsale.domain.inventory import Outcome
+from onsale.domain.order import Order, OrderRequest, OrderStatus
+from onsale.ledger.ledger import OrderKey
+from onsale.observability import metrics
+
+_OUTCOME_LABELS = {
+    Outcome.SOLD_OUT: "sold_out",
+    Outcome.BUYER_LIMIT: "limit",
+    Outcome.NOT_OPEN: "not_open",
+    Outcome.PAUSED: "not_open",
+    Outcome.CLOSED: "not_open",
+}
+
+
+class SaleMeters:
+    """The counters of one event."""
+
+    def __init__(self, event: Event) -> None:
+        self._event = metrics.event_label(event.id)
+        self._outcomes = {
+            label: metrics.orders_total.labels(self._event, label)
+            for label in (
+                "held",
+                "confirmed",
+                "sold_out",
+                "limit",
+                "replayed",
+                "not_open",
+                "error",
+            )
+        }
+        self._sold = {
+            tier.number: metrics.tickets_sold_total.labels(self._event, tier.id)
+            for tier in event.tiers
+        }
+        self._revenue = metrics.revenue_minor_units_total.labels(self._event, event.currency)
+
+    def placed(self, order: OrderRequest) -> None:
+        """A new order is in the ledger."""
+        self._outcomes[order.status].inc()
+        if order.status is OrderStatus.CONFIRMED:
+            self.sold(order)
+
+    def sold(self, order: OrderRequest | Order) -> None:
+        """An order was confirmed."""
+        for item in order.items:
+            self._sold[item.tier_number].inc(item.quantity)
+        self._revenue.inc(order.amount_minor_units)
+
+    def replayed(self) -> None:
+        """A repeated request got the order of the first."""
+        self._outcomes["replayed"].inc()
+
+    def refused(self, outcome: Outcome) -> None:
+        """The sale refused an order."""
+        self._outcomes[_OUTCOME_LABELS[outcome]].inc()
+
+    def failed(self) -> None:
+        """An order could not be decided or written down."""
+        self._outcomes["error"].inc()
+
+
+def ended(key: OrderKey, reason: str, orders: int = 1) -> None:
+    """Orders stopped being live."""
+    metrics.orders_ended_total.labels(metrics.event_label(key.event_id), reason).inc(orders)

@@ -1,0 +1,285 @@
+"""Placing an order: in-process answers, then the gate's batch, then the ledger's batch.
+
+What a client is told follows the ledger: an order is answered after its commit, and an id that is
+in the ledger already is that order, whoever put it there. So a request whose twin is on its way at
+another process may join it here: both write the same id, one wins, both get the same order.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+from onsale.domain.errors import (
+    BuyerLimitReached,
+    FieldError,
+    GateLost,
+    IdempotencyKeyReused,
+    InvalidRequest,
+    LedgerUnavailable,
+    OnsaleError,
+    Refused,
+    RequestInProgress,
+    SaleClosed,
+)
+from onsale.domain.event import Event, PaymentKind
+from onsale.domain.ids import fingerprint, order_id
+from onsale.domain.inventory import Outcome
+from onsale.domain.order import Item, Order, OrderRequest, OrderStatus
+from onsale.gate.codec import encode_body
+from onsale.gate.gate import Admission, Gate
+from onsale.ledger.engine import ConstraintRefused
+from onsale.ledger.ledger import Ledger, OrderKey, Placement
+from onsale.ledger.tables import STOCK_CONSTRAINT
+from onsale.observability import metrics
+from onsale.observability.logging import get_logger
+from onsale.sales.catalog import Catalog
+from onsale.sales.ending import GiveBack
+from onsale.sales.group_commit import GroupCommit
+from onsale.sales.sale import PendingOrder, Sale, Verdict
+from onsale.settings import Settings
+
+# Each attempt but the last was abandoned: its process died, or lost the ledger, on the way to it.
+_ATTEMPTS_MAX = 8
+# A batch meets a dead connection once after a restart of Postgres; writing it again is harmless.
+_LEDGER_TRIES = 2
+
+log = get_logger(__name__)
+
+
+class Asked(NamedTuple):
+    """What a buyer asks for, checked for form only; `items` are (tier id, quantity)."""
+
+    items: Sequence[tuple[str, int]]
+    payment_method: str | None
+
+
+class Placed(NamedTuple):
+    """The order, and whether an earlier request of the same key had placed it."""
+
+    order: Order
+    replayed: bool
+
+
+class Placing:
+    """The use case of the crowd."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        gate: Gate,
+        ledger: Ledger,
+        give_back: GiveBack,
+        settings: Settings,
+    ) -> None:
+        self._catalog = catalog
+        self._gate = gate
+        self._ledger = ledger
+        self._give_back = give_back
+        self._settings = settings
+        self._ledger_stage: GroupCommit[OrderRequest, Verdict] = GroupCommit(
+            self._write,
+            stage="ledger",
+            batch_size_max=settings.ledger_batch_size_max,
+            in_flight_max=settings.ledger_batches_in_flight_max,
+            queue_size_max=settings.batch_queue_size_max,
+        )
+
+    async def place(self, event_id: str, buyer_id: str, key: str, asked: Asked) -> Placed:
+        """Place an order, durably, or find the one that this key has placed.
+
+        Raises the refusals of `domain.errors`, `Overloaded`, `GateUnavailable`,
+        `LedgerUnavailable`.
+        """
+        sale = await self._catalog.require(event_id)
+        request = _name(sale.event, buyer_id, key, asked)
+        try:
+            for attempt in range(1, _ATTEMPTS_MAX + 1):
+                placed = await self._attempt(sale, request)
+                if placed is not None:
+                    return placed
+                request = replace(request, order_id=order_id(event_id, buyer_id, key, attempt))
+        except Refused:
+            raise
+        except OnsaleError:
+            sale.meters.failed()
+            raise
+        raise RequestInProgress
+
+    async def drain(self) -> None:
+        """Wait until every order on its way has been answered."""
+        for sale in self._catalog.sales():
+            if sale.gate_stage is not None:
+                await sale.gate_stage.drain()
+        await self._ledger_stage.drain()
+
+    # -- one attempt
+
+    async def _attempt(self, sale: Sale, request: OrderRequest) -> Placed | None:
+        """The order under this id, or `None` when the ledger has abandoned the id."""
+        if sale.event.gate_retired:
+            # Only the ledger still knows who had ordered.
+            return await self._earlier_or_refused(sale, request, Outcome.CLOSED)
+        refusal = sale.refusal(request.items)
+        if refusal is not None and not sale.may_have_admitted(request.order_id):
+            raise self._refused(sale, refusal)
+        verdict = await self._stage(sale).submit(request)
+        if isinstance(verdict, Placement):
+            return await self._placed(sale, request, verdict)
+        if verdict is Outcome.SEEN_WITH_OTHER_BODY:
+            raise IdempotencyKeyReused
+        if sale.may_have_admitted(request.order_id):
+            # The order may have lived and ended: then it is not for the gate to refuse it.
+            return await self._earlier_or_refused(sale, request, verdict)
+        raise self._refused(sale, verdict)
+
+    async def _earlier_or_refused(
+        self, sale: Sale, request: OrderRequest, refusal: Outcome
+    ) -> Placed | None:
+        earlier = await self._ledger.get(OrderKey(request.event_id, request.order_id))
+        if earlier is None:
+            raise self._refused(sale, refusal)
+        return await self._placed(sale, request, Placement(earlier, new=False))
+
+    async def _placed(
+        self, sale: Sale, request: OrderRequest, placement: Placement
+    ) -> Placed | None:
+        order = placement.order
+        if placement.new:
+            sale.meters.placed(request)
+            return Placed(order, replayed=False)
+        same_body = order.fingerprint == request.fingerprint
+        if not (order.status.live and same_body):
+            # The gate took stock just now for an order that is over, or for other items than its
+            # own; a live one is adopted again by the reconciler with what the ledger says it has.
+            await self._give_back(sale, [request.order_id])
+        if order.status is OrderStatus.ABANDONED:
+            return None
+        if not same_body:
+            raise IdempotencyKeyReused
+        sale.meters.replayed()
+        return Placed(order, replayed=True)
+
+    def _refused(self, sale: Sale, outcome: Outcome) -> Refused:
+        sale.meters.refused(outcome)
+        return BuyerLimitReached() if outcome is Outcome.BUYER_LIMIT else sale.error_for(outcome)
+
+    # -- the gate's batches
+
+    def _stage(self, sale: Sale) -> GroupCommit[OrderRequest, Verdict]:
+        if sale.gate_stage is None:
+            # One batch in flight: a second could overtake it, and orders are served as they came.
+            sale.gate_stage = GroupCommit(
+                partial(self._admit, sale),
+                stage="gate",
+                batch_size_max=self._settings.gate_batch_size_max,
+                in_flight_max=1,
+                queue_size_max=self._settings.batch_queue_size_max,
+            )
+        return sale.gate_stage
+
+    async def _admit(self, sale: Sale, batch: list[PendingOrder]) -> None:
+        orders = [
+            (job.order_id, encode_body(job.buyer_id, job.fingerprint, job.items))
+            for job, _ in batch
+        ]
+        admission = await self._ask_gate(sale, orders)
+        outcomes = admission.outcomes
+        sale.see_batch(outcomes.count(Outcome.ADMITTED), admission.available_units)
+        for pending, outcome in zip(batch, outcomes, strict=True):
+            if outcome is Outcome.ADMITTED or outcome is Outcome.SEEN:
+                self._pass_on(pending)
+            else:
+                pending.answer(outcome)
+
+    async def _ask_gate(self, sale: Sale, orders: list[tuple[bytes, bytes]]) -> Admission:
+        epoch = sale.event.gate_epoch
+        if epoch is not None:
+            try:
+                return await self._gate.admit(sale.event.id, epoch, orders)
+            except GateLost:
+                log.warning("gate lost", event=sale.event.id, epoch=epoch)
+        # Loaded anew since this process last read the event, perhaps; if not, buyers try again.
+        await self._catalog.reload(sale.event.id)
+        if sale.event.gate_epoch is None or sale.event.gate_epoch == epoch:
+            raise SaleClosed if sale.event.gate_retired else GateLost
+        return await self._gate.admit(sale.event.id, sale.event.gate_epoch, orders)
+
+    def _pass_on(self, pending: PendingOrder) -> None:
+        try:
+            self._ledger_stage.enqueue(pending)
+        except OnsaleError as error:
+            # Its stock comes back by the reconciler: nothing was promised.
+            pending.fail(error)
+
+    # -- the ledger's batches
+
+    async def _write(self, batch: list[PendingOrder]) -> None:
+        """Write a batch down; one that a constraint refuses is halved until the order at fault is
+        alone, so that nobody fails with it.
+        """
+        try:
+            placements = await self._place([pending.job for pending in batch])
+        except ConstraintRefused as refused:
+            if len(batch) > 1:
+                metrics.batch_splits_total.inc()
+                middle = len(batch) // 2
+                await self._write(batch[:middle])
+                await self._write(batch[middle:])
+            elif refused.constraint == STOCK_CONSTRAINT:
+                await self._refuse_beyond_stock(batch[0])
+            else:
+                raise
+            return
+        for pending, placement in zip(batch, placements, strict=True):
+            pending.answer(placement)
+
+    async def _place(self, requests: list[OrderRequest]) -> list[Placement]:
+        for last_try in range(1, _LEDGER_TRIES + 1):
+            try:
+                return await self._ledger.place(requests)
+            except LedgerUnavailable:
+                if last_try == _LEDGER_TRIES:
+                    raise
+        raise AssertionError("the last try returns or raises")
+
+    async def _refuse_beyond_stock(self, pending: PendingOrder) -> None:
+        """The gate admitted what the ledger has no room for: the ledger is right."""
+        request = pending.job
+        log.error("the ledger refused what the gate admitted", event=request.event_id)
+        sale = self._catalog.known(request.event_id)
+        if sale is not None:
+            await self._give_back(sale, [request.order_id])
+        pending.answer(Outcome.SOLD_OUT)
+
+
+def _name(event: Event, buyer_id: str, key: str, asked: Asked) -> OrderRequest:
+    """The request with its id, its amount and its items as the stores know them.
+
+    Raises `InvalidRequest` for a tier that the event does not have, and for a payment where none
+    is taken.
+    """
+    items, amount_minor_units = [], 0
+    for position, (tier_id, quantity) in enumerate(asked.items):
+        tier = event.tier_by_id.get(tier_id)
+        if tier is None:
+            raise InvalidRequest(
+                FieldError(f"items.{position}.tier_id", "this event has no such tier")
+            )
+        items.append(Item(tier.number, quantity))
+        amount_minor_units += tier.price_minor_units * quantity
+    if asked.payment_method is not None and event.payment is PaymentKind.NONE:
+        raise InvalidRequest(FieldError("payment", "this event takes no payment"))
+    in_order = tuple(sorted(items))
+    held = event.payment is PaymentKind.CARD
+    return OrderRequest(
+        event_id=event.id,
+        order_id=order_id(event.id, buyer_id, key),
+        buyer_id=buyer_id,
+        fingerprint=fingerprint(in_order, asked.payment_method),
+        items=in_order,
+        status=OrderStatus.HELD if held else OrderStatus.CONFIRMED,
+        amount_minor_units=amount_minor_units,
+        currency=event.currency,
+        hold_seconds=event.hold_seconds,
+    )

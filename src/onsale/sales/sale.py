@@ -1,0 +1,177 @@
+"""One event's sale as this process sees it: enough to answer the crowd without any I/O.
+
+The picture is a quarter of a second old at most, or else it is not used and the gate is asked; it
+only ever refuses. Buyers who press again after the last seat went are not losers: the filter of
+admitted orders, read together with the stock, sends them on to where their order is known.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import monotonic
+
+from onsale.domain.errors import Refused, SaleClosed, SaleNotOpen, SalePaused, SoldOut
+from onsale.domain.event import Event, SaleState, sale_state
+from onsale.domain.inventory import Outcome
+from onsale.domain.order import Item, OrderRequest
+from onsale.gate.gate import Availability, SeenFilter
+from onsale.ledger.ledger import Placement
+from onsale.sales.group_commit import GroupCommit, Pending
+from onsale.sales.meters import SaleMeters
+
+# A refusal by the gate, or what became of the order in the ledger.
+Verdict = Outcome | Placement
+PendingOrder = Pending[OrderRequest, Verdict]
+
+
+@dataclass(slots=True)
+class SaleView:
+    """What the gate said at `read_at_seconds` of this process's monotonic clock."""
+
+    availability: Availability
+    read_at_seconds: float
+
+    @property
+    def age_seconds(self) -> float:
+        return monotonic() - self.read_at_seconds
+
+    @property
+    def now_ms(self) -> int:
+        """The gate's time now: its clock when it was read, and what has passed here since."""
+        return self.availability.now_ms + int(self.age_seconds * 1000)
+
+
+class Sale:
+    """See the module; `age_seconds_max` is how old a picture may be to refuse anybody."""
+
+    __slots__ = (
+        "event",
+        "meters",
+        "gate_stage",
+        "event_read_at_seconds",
+        "asked_at_seconds",
+        "view",
+        "admissions_here",
+        "_filter",
+        "_filter_admitted",
+        "_age_seconds_max",
+    )
+
+    def __init__(self, event: Event, age_seconds_max: float) -> None:
+        self.event = event
+        self.meters = SaleMeters(event)
+        self.gate_stage: GroupCommit[OrderRequest, Verdict] | None = None
+        self.event_read_at_seconds = monotonic()
+        self.asked_at_seconds = 0.0
+        self.view: SaleView | None = None
+        # Orders this process saw admitted, to tell whether a filter was read before or after them.
+        self.admissions_here = 0
+        self._filter: SeenFilter | None = None
+        self._filter_admitted = -1
+        self._age_seconds_max = age_seconds_max
+
+    # -- keeping the picture
+
+    def see_event(self, event: Event) -> None:
+        """The event as the ledger has it now."""
+        if event.gate_epoch != self.event.gate_epoch:
+            self.view = None
+            self._filter = None
+        self.event = event
+        self.event_read_at_seconds = monotonic()
+
+    def see(self, availability: Availability) -> None:
+        """How the sale stands, as the gate just said."""
+        self.view = SaleView(availability, monotonic())
+
+    def see_filter(self, seen: SeenFilter, admitted: int, admissions_here: int) -> None:
+        """The filter, read after `admitted` orders in all and `admissions_here` of this process."""
+        if admissions_here == self.admissions_here:
+            self._filter = seen
+            self._filter_admitted = admitted
+
+    def see_batch(self, admitted: int, available_units: dict[int, int]) -> None:
+        """What a batch of this process came to: orders admitted, and what is left of its tiers."""
+        if admitted:
+            self.admissions_here += admitted
+            self._filter_admitted = -1
+        if self.view is not None:
+            self.view.availability.available_units.update(available_units)
+
+    # -- answering from it
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the picture is young enough to refuse anybody."""
+        return self.view is not None and self.view.age_seconds <= self._age_seconds_max
+
+    @property
+    def filter_is_behind(self) -> bool:
+        """Whether orders were admitted that the filter does not know."""
+        view = self.view
+        return view is None or view.availability.orders_ever_admitted != self._filter_admitted
+
+    @property
+    def refuses(self) -> bool:
+        """Whether there is anybody to be refused for want of seats or time."""
+        return self.view is not None and (
+            self.state() is not SaleState.OPEN
+            or min(self.view.availability.available_units.values(), default=0) <= 0
+        )
+
+    def state(self) -> SaleState:
+        """The sale's state by the freshest picture there is."""
+        view = self.view
+        if view is None:
+            # Without a gate only the ledger's word is left, which knows no time of day.
+            return sale_state(
+                self.event.switch,
+                self.event.sale_opens_at_ms,
+                0,
+                self.event.sale_closes_at_ms,
+            )
+        return sale_state(
+            view.availability.switch,
+            view.now_ms,
+            self.event.sale_opens_at_ms,
+            self.event.sale_closes_at_ms,
+        )
+
+    def refusal(self, items: Sequence[Item]) -> Outcome | None:
+        """Why nobody could have these items now, or `None` when the gate must be asked."""
+        if not self.fresh:
+            return None
+        assert self.view is not None
+        state = self.state()
+        if state is not SaleState.OPEN:
+            return _STATE_OUTCOMES[state]
+        available_units = self.view.availability.available_units
+        for tier_number, quantity in items:
+            if available_units.get(tier_number, quantity) < quantity:
+                return Outcome.SOLD_OUT
+        return None
+
+    def may_have_admitted(self, order_id: bytes) -> bool:
+        """Whether this order may have been admitted before; "no" is certain."""
+        return self.filter_is_behind or self._filter is None or self._filter.may_contain(order_id)
+
+    def error_for(self, outcome: Outcome) -> Refused:
+        """The refusal that a buyer is told."""
+        match outcome:
+            case Outcome.NOT_OPEN:
+                opens_in_ms = self.event.sale_opens_at_ms - self.view.now_ms if self.view else 0
+                return SaleNotOpen(self.event.sale_opens_at, max(0.0, opens_in_ms / 1000))
+            case Outcome.PAUSED:
+                return SalePaused()
+            case Outcome.CLOSED:
+                return SaleClosed()
+            case Outcome.SOLD_OUT:
+                return SoldOut()
+            case _:
+                raise AssertionError(f"{outcome.name} is not a refusal of this kind")
+
+
+_STATE_OUTCOMES = {
+    SaleState.SCHEDULED: Outcome.NOT_OPEN,
+    SaleState.PAUSED: Outcome.PAUSED,
+    SaleState.CLOSED: Outcome.CLOSED,
+}

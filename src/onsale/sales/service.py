@@ -1,0 +1,64 @@
+"""One process's collaborators, put together: gate, ledger, and the use cases upon them."""
+
+from dataclasses import dataclass
+
+from onsale.gate.gate import Gate
+from onsale.ledger.engine import Database, create_engine
+from onsale.ledger.events import Events
+from onsale.ledger.ledger import Ledger
+from onsale.payments.provider import PaymentProvider
+from onsale.payments.simulated import SimulatedProvider
+from onsale.sales.catalog import Catalog
+from onsale.sales.ending import Ending, GiveBack
+from onsale.sales.organising import Organising
+from onsale.sales.paying import Paying
+from onsale.sales.placing import Placing
+from onsale.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """See the module. Making one opens no connection; `close` closes those that were opened."""
+
+    settings: Settings
+    gate: Gate
+    database: Database
+    ledger: Ledger
+    events: Events
+    catalog: Catalog
+    provider: PaymentProvider
+    give_back: GiveBack
+    placing: Placing
+    paying: Paying
+    ending: Ending
+    organising: Organising
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Service":
+        """Everything by the settings."""
+        gate = Gate.connect(settings)
+        database = Database(create_engine(settings))
+        ledger, events = Ledger(database), Events(database)
+        catalog = Catalog(events, gate, settings.sale_view_age_seconds_max)
+        provider = SimulatedProvider(settings.simulated_payment_slow_seconds)
+        give_back = GiveBack(gate)
+        return cls(
+            settings=settings,
+            gate=gate,
+            database=database,
+            ledger=ledger,
+            events=events,
+            catalog=catalog,
+            provider=provider,
+            give_back=give_back,
+            placing=Placing(catalog, gate, ledger, give_back, settings),
+            paying=Paying(catalog, ledger, provider, settings.payment_timeout_seconds),
+            ending=Ending(catalog, ledger, give_back),
+            organising=Organising(catalog, gate, ledger, events),
+        )
+
+    async def close(self) -> None:
+        """Answer what is on its way, then close every connection."""
+        await self.placing.drain()
+        await self.gate.close()
+        await self.database.close()

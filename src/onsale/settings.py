@@ -1,0 +1,100 @@
+"""Every setting of a process, read from `ONSALE_…` environment variables.
+
+The unit is the last word of each name; the reason for a default stands beside it.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Port = Annotated[int, Field(ge=0, le=65_535)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+
+# RFC 7518 section 3.2 asks an HS256 key to be no shorter than its hash.
+AUTH_SECRET_BYTES_MIN = 32
+
+
+class Settings(BaseSettings):
+    """The frozen configuration of one process; raises `ValidationError` on a bad value."""
+
+    model_config = SettingsConfigDict(env_prefix="ONSALE_", frozen=True, extra="ignore")
+
+    # -- the two stores
+    database_url: str = "postgresql+asyncpg://onsale@127.0.0.1:5432/onsale"
+    redis_url: str = "redis://127.0.0.1:6379/0"
+
+    # -- who is calling: exactly one of the two; neither has a default on purpose
+    auth_secret: SecretStr | None = None
+    auth_jwks_url: str | None = None
+    auth_jwks_cache_seconds: Seconds = 300
+    # A verified token costs about 1 KiB; the cache saves a signature check per repeated press.
+    auth_cache_size_max: Count = 20_000
+
+    # -- where a process listens
+    # API processes that share the port; each is one core's worth of Python.
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    host: str = "127.0.0.1"
+    port: Port = 8000
+    metrics_host: str = "127.0.0.1"
+    # The first of a range: with N API processes each takes the first free one of N ports.
+    metrics_port: Port = 9100
+    # Each kind of worker in its own process has its own port.
+    worker_metrics_port: Port = 9200
+
+    # -- group commit: a batch is what arrived while the last one was in flight
+    # 512 orders are one script call of about 2 ms, the longest that anyone else waits for Redis.
+    gate_batch_size_max: Count = 512
+    ledger_batch_size_max: Count = 512
+    # Two: one is being prepared and sent while the other waits for the disk.
+    ledger_batches_in_flight_max: Count = 2
+    # At 5,000 orders a second 10,000 waiting orders are two seconds, as long as a buyer waits.
+    batch_queue_size_max: Count = 10_000
+
+    # -- the gate
+    redis_connections_max: Count = 32
+    redis_timeout_seconds: Seconds = 2.0
+    # 250 ms: a refresh costs one short script, and buyers wait longer for a page.
+    sale_view_age_seconds_max: Seconds = 0.25
+
+    # -- the ledger
+    # Two batches in flight, the rest for payments, reads and admin.
+    db_pool_size_max: Count = 10
+    db_pool_timeout_seconds: Seconds = 5.0
+    db_statement_timeout_seconds: Seconds = 5.0
+    db_lock_timeout_seconds: Seconds = 3.0
+
+    # -- HTTP
+    # Answers on their way get this long when the process is told to stop.
+    shutdown_seconds: Annotated[int, Field(ge=1, le=300)] = 10
+    availability_streams_max: Count = 1_000
+    availability_stream_interval_seconds: Seconds = 0.5
+
+    # -- payment, by the simulated provider
+    payment_timeout_seconds: Seconds = 3.0
+    simulated_payment_slow_seconds: Seconds = 1.0
+
+    # -- workers
+    # A quarter of the two seconds within which an expired hold is back on sale.
+    sweeper_interval_seconds: Seconds = 0.5
+    reconciler_interval_seconds: Seconds = 1.0
+    # Longer than a statement may take: an order still on its way to the ledger is left alone.
+    reconciler_grace_seconds: Seconds = 10.0
+    outbox_interval_seconds: Seconds = 0.5
+
+    # -- logs
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @model_validator(mode="after")
+    def _secret_is_long_enough(self) -> "Settings":
+        if self.auth_secret is not None:
+            secret = self.auth_secret.get_secret_value()
+            if len(secret.encode()) < AUTH_SECRET_BYTES_MIN:
+                raise ValueError(f"ONSALE_AUTH_SECRET needs {AUTH_SECRET_BYTES_MIN} bytes or more")
+        return self
+
+    @property
+    def auth_is_configured(self) -> bool:
+        """Whether tokens can be checked at all; `serve` refuses to start when not."""
+        return self.auth_secret is not None or self.auth_jwks_url is not None

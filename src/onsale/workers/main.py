@@ -1,0 +1,47 @@
+"""A worker process: the sweeper, the reconciler and the outbox, together or one of them."""
+
+import asyncio
+import signal
+from collections.abc import Sequence
+from enum import StrEnum
+
+from onsale.observability.runtime import watch_event_loop
+from onsale.sales.service import Service
+from onsale.settings import Settings
+from onsale.workers import outbox, sweeper
+from onsale.workers.loop import repeat
+from onsale.workers.reconciler import Reconciler
+
+
+class WorkerKind(StrEnum):
+    SWEEPER = "sweeper"
+    RECONCILER = "reconciler"
+    OUTBOX = "outbox"
+
+
+async def run(settings: Settings, kinds: Sequence[WorkerKind]) -> None:
+    """Work until SIGTERM or SIGINT; a pass under way is ended by its next await."""
+    service = Service.of(settings)
+    stopping = asyncio.Event()
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(stop, stopping.set)
+    tasks = [asyncio.create_task(_work(service, kind)) for kind in kinds]
+    tasks.append(asyncio.create_task(watch_event_loop(service.database.report_pool)))
+    try:
+        await stopping.wait()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await service.close()
+
+
+async def _work(service: Service, kind: WorkerKind) -> None:
+    settings = service.settings
+    match kind:
+        case WorkerKind.SWEEPER:
+            await repeat(kind, lambda: sweeper.run_once(service), settings.sweeper_interval_seconds)
+        case WorkerKind.RECONCILER:
+            await repeat(kind, Reconciler(service).run_once, settings.reconciler_interval_seconds)
+        case WorkerKind.OUTBOX:
+            await repeat(kind, lambda: outbox.run_once(service), settings.outbox_interval_seconds)
