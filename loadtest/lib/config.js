@@ -40,7 +40,7 @@ export const config = Object.freeze({
   // -- the crowd
   buyers: whole('BUYERS'),
   durationSeconds: whole('DURATION_SECONDS'),
-  // A VU is a buyer in flight and about 1 MiB of memory; beyond these, arrivals are dropped.
+  // A VU is a buyer in flight and about 1.4 MiB of memory; beyond these, arrivals are dropped.
   vusMax: whole('VUS_MAX', 1000),
   requestTimeoutSeconds: number('REQUEST_TIMEOUT_SECONDS', 10),
   duplicateShare: share('DUPLICATE_SHARE', 0.1),

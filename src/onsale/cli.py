@@ -60,6 +60,8 @@ def _one_line_errors() -> Iterator[None]:
 
     try:
         yield
+    except typer.Exit:
+        raise
     except ValidationError as error:
         first = error.errors()[0]
         name = "ONSALE_" + "_".join(str(part) for part in first["loc"]).upper()

@@ -55,6 +55,8 @@ def write_mark(run_sql: RunSql) -> Callable[[Server], None]:
             run_sql(server.url, "CREATE TABLE mark AS SELECT 'kept' AS text")
         else:
             with redis.Redis.from_url(server.url) as client:
+                # Written before it is answered; the default may answer first and lose it in a crash.
+                client.config_set("appendfsync", "always")
                 client.set("mark", "kept")
 
     return write

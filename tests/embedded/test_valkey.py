@@ -63,8 +63,9 @@ def test_a_missing_binary_is_told(tmp_path: Path) -> None:
         EmbeddedValkey(tmp_path / "valkey", binary=tmp_path / "no-such-server").start()
 
 
-def test_every_write_before_a_crash_is_there_after_it(tmp_path: Path) -> None:
-    with EmbeddedValkey(tmp_path / "valkey") as valkey:
+def test_with_fsync_always_every_write_before_a_crash_is_there_after_it(tmp_path: Path) -> None:
+    # Under `everysec` this does not hold: a write answered while a sync is under way may be lost.
+    with EmbeddedValkey(tmp_path / "valkey", options={"appendfsync": "always"}) as valkey:
         for crash in range(3):
             with client_of(valkey) as client:
                 assert client.dbsize() == crash * 1000

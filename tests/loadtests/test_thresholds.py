@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from counterfeit import AUTH_SECRET, EVENT_ID, TIER_IDS, Counterfeit, Fault, serving
 
 from onsale.embedded import free_port
 from onsale.loadtests import SCENARIOS, LoadResult, LoadTestError, Progress, run_k6
+from tests.loadtests.counterfeit import AUTH_SECRET, EVENT_ID, TIER_IDS, Counterfeit, Fault, serving
 
 # Whether a busy machine answers in half a second is not what these tests are about.
 PATIENT = {"LATENCY_P95_MS_MAX": "10000", "LATENCY_P99_MS_MAX": "10000"}

@@ -128,6 +128,10 @@ class PaymentDeclined(Refused):
 
     code = "payment_declined"
 
+    def __init__(self, order_id: bytes, detail: str | None = None) -> None:
+        super().__init__(detail)
+        self.order_id = order_id
+
 
 class RequestInProgress(Refused):
     """An earlier request for this order is still being worked on; ask again in a moment."""

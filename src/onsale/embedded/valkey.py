@@ -18,7 +18,9 @@ from onsale.embedded.server import EmbeddedServer
 _PING_SECONDS_MAX = 1.0
 
 _DEFAULTS = {
-    # The gate as in production: a crash loses about a second of it, which the reconciler mends.
+    # The gate as in production, where a crash loses a little that the reconciler mends. Not only a
+    # crash of the machine: while a sync is under way the server answers before it writes, so that
+    # a kill of the process loses those answers. A test that needs each one says `always`.
     "appendonly": "yes",
     "appendfsync": "everysec",
     "save": "",

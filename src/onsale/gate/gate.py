@@ -156,8 +156,8 @@ class Gate:
         """The filter of order ids that were ever admitted. Raises `GateUnavailable`."""
         keys = event_keys(event_id)
         async with self._measured("seen_filter"):
-            bits: bytes | None = await self._redis.get(keys.seen)
-            size: bytes | None = await self._redis.hget(keys.sale, "seen_bits")
+            bits: Any = await self._redis.get(keys.seen)
+            size: Any = await self._redis.hget(keys.sale, "seen_bits")
         return SeenFilter(bits or b"", int(size or _SEEN_BITS_MIN))
 
     # -- what organisers and workers ask
@@ -240,6 +240,7 @@ class Gate:
         """
         orders_key = event_keys(event_id).orders
         cursor = 0
+        chunk: Any
         while True:
             async with self._measured("scan_orders"):
                 cursor, chunk = await self._redis.hscan(orders_key, cursor, count=CHUNK_ORDERS)

@@ -6,7 +6,8 @@ that route a third of its throughput.
 """
 
 from fastapi import FastAPI
-from prometheus_fastapi_instrumentator import PrometheusFastApiInstrumentator
+from prometheus_client import Counter, Histogram
+from prometheus_fastapi_instrumentator.instrumentation import PrometheusFastApiInstrumentator
 from prometheus_fastapi_instrumentator.metrics import Info
 
 from onsale.observability import metrics
@@ -42,7 +43,7 @@ class RouteMeter:
         self._method = method
         self._route = route
         self._bytes = metrics.http_response_bytes_total.labels(route)
-        self._by_status: dict[int, tuple[metrics.Counter, metrics.Histogram]] = {}
+        self._by_status: dict[int, tuple[Counter, Histogram]] = {}
 
     def observe(self, status: int, duration_seconds: float, body_bytes: int) -> None:
         """Count one answer."""

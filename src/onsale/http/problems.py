@@ -60,7 +60,7 @@ class RateLimited(errors.Refused):
 
 
 class InternalError(OnsaleError):
-    """Something went wrong on our side. Nothing is lost; ask again with the same Idempotency-Key."""
+    """Something went wrong on our side; ask again with the same Idempotency-Key."""
 
     code = "internal_error"
 
@@ -139,6 +139,9 @@ class Problem(BaseModel):
         default=None, description="With `invalid_request`: the fields at fault."
     )
     opens_at: str | None = Field(default=None, description="With `sale_not_open`: when it opens.")
+    order_id: str | None = Field(
+        default=None, description="With `payment_declined`: the hold that still stands."
+    )
 
 
 class Answer(NamedTuple):
@@ -166,6 +169,8 @@ def problem(error: OnsaleError, request_id: str) -> Answer:
     if isinstance(error, errors.SaleNotOpen):
         content["opens_at"] = error.opens_at
         retry_after_seconds = error.opens_in_seconds
+    if isinstance(error, errors.PaymentDeclined):
+        content["order_id"] = error.order_id.hex()
     headers = [(b"content-type", MEDIA_TYPE.encode())]
     if retry_after_seconds is not None:
         wait_seconds = 1 + int(retry_after_seconds + random.random() * _RETRY_JITTER)

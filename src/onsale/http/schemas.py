@@ -1,4 +1,7 @@
-"""What bodies look like, in and out. Strict: a number is a number, and unknown fields are refused."""
+"""What bodies look like, in and out.
+
+Strict: a number is a number, and unknown fields are refused.
+"""
 
 import re
 from datetime import datetime, timedelta

@@ -7,7 +7,8 @@ from time import perf_counter
 from typing import Any
 
 import asyncpg
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy import event
+from sqlalchemy.exc import InvalidatePoolError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -26,16 +27,15 @@ class ConstraintRefused(Exception):
 
 def create_engine(settings: Settings) -> AsyncEngine:
     """A pool that opens its connections when they are first needed."""
-    return create_async_engine(
+    engine = create_async_engine(
         settings.database_url,
         pool_size=settings.db_pool_size_max,
         max_overflow=0,
         pool_timeout=settings.db_pool_timeout_seconds,
-        # After a restart of Postgres the first to meet a dead connection replaces it.
-        pool_pre_ping=False,
-        # Statements through the driver itself leave no transaction behind to roll back.
         connect_args={
             "timeout": settings.db_pool_timeout_seconds,
+            # For a server that went silent: one that answers ends the statement itself, earlier.
+            "command_timeout": settings.db_statement_timeout_seconds + 1,
             "server_settings": {
                 "application_name": "onsale",
                 "timezone": "UTC",
@@ -47,6 +47,14 @@ def create_engine(settings: Settings) -> AsyncEngine:
             },
         },
     )
+    event.listen(engine.sync_engine, "checkout", _refuse_closed)
+    return engine
+
+
+def _refuse_closed(dbapi_connection: Any, record: object, proxy: object) -> None:
+    """Replace the connections that a restart of Postgres closed, without a ping for each use."""
+    if dbapi_connection.driver_connection.is_closed():
+        raise InvalidatePoolError
 
 
 def _ms(seconds: float) -> str:
@@ -88,15 +96,7 @@ class Database:
                 metrics.db_query_duration_seconds.labels(operation).observe(
                     perf_counter() - started
                 )
-        except (
-            DBAPIError,
-            SQLAlchemyError,
-            asyncpg.PostgresError,
-            OSError,
-            TimeoutError,
-        ) as error:
-            raise _translated(operation, error) from error
-        except asyncpg.InterfaceError as error:
+        except _STORE_ERRORS as error:
             raise _translated(operation, error) from error
         metrics.dependency_up.labels("postgres").set(1)
 
@@ -125,6 +125,15 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self.engine.dispose()
+
+
+_STORE_ERRORS = (
+    SQLAlchemyError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    OSError,
+    TimeoutError,
+)
 
 
 def _translated(operation: str, error: Exception) -> Exception:

@@ -88,7 +88,7 @@ class Ledger:
     # -- placing
 
     async def place(self, requests: Sequence[OrderRequest]) -> list[Placement]:
-        """Write a batch down in one transaction; requests whose ids are here already change nothing.
+        """Write a batch down in one transaction; requests whose ids are here change nothing.
 
         Raises `ConstraintRefused` for the whole batch when one of its orders does not fit.
         """
@@ -170,7 +170,7 @@ class Ledger:
         return row is not None
 
     async def expire(self, size_max: int) -> list[OrderKey]:
-        """Expire up to `size_max` overdue holds; those that another sweeper has in hand are left."""
+        """Expire up to `size_max` overdue holds, but those that another sweeper has in hand."""
         async with self._database.driver("expire") as connection:
             return _keys(await connection.fetch(statements.EXPIRE, size_max))
 

@@ -5,8 +5,6 @@ Label values are bounded: route templates, enums, and event and tier ids as fold
 No label ever holds a buyer or an order.
 """
 
-from collections import OrderedDict
-
 from prometheus_client import Counter, Gauge, Histogram
 
 # 0.5, 0.8 and 1 s are bounds of the objectives; the rest spreads around them.
@@ -187,21 +185,47 @@ build_info = Gauge("onsale_build_info", "Always 1; says which build runs.", ["ve
 class EventLabels:
     """Folds event ids into a bounded set of label values: the newest few keep their id.
 
-    A label value, once handed out, is never taken back: the series stay, and a process that has
-    seen its fill of events calls the rest `other`.
+    Ids begin with the time of their making, so the newest are the greatest. The series of an event
+    that has to make way are dropped, and from then on it counts as `other`.
     """
 
     def __init__(self, size_max: int = EVENTS_LABELLED_MAX) -> None:
         self._size_max = size_max
-        self._labelled: OrderedDict[str, None] = OrderedDict()
+        self._labelled: set[str] = set()
+        self._generation = 0
 
     def __call__(self, event_id: str) -> str:
         if event_id in self._labelled:
             return event_id
         if len(self._labelled) >= self._size_max:
-            return "other"
-        self._labelled[event_id] = None
+            oldest = min(self._labelled)
+            if event_id < oldest:
+                return OTHER_EVENTS
+            self._labelled.remove(oldest)
+            self._generation += 1
+            for metric in _EVENT_METRICS:
+                metric.remove_by_labels({"event": oldest})
+        self._labelled.add(event_id)
         return event_id
 
+    @property
+    def generation(self) -> int:
+        """Changes when an event was folded: label children kept from before may be orphans."""
+        return self._generation
+
+
+OTHER_EVENTS = "other"
+_EVENT_METRICS = (
+    orders_total,
+    orders_ended_total,
+    tickets_sold_total,
+    stock_available,
+    stock_held,
+    stock_sold,
+    stock_capacity,
+    revenue_minor_units_total,
+    oversold_tickets,
+    gate_drift_orders,
+)
 
 event_label = EventLabels()

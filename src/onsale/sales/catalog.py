@@ -16,7 +16,7 @@ _UNKNOWN_IDS_MAX = 10_000
 _UNKNOWN_SECONDS = 1.0
 # A sale that nobody has asked for in this time is not kept young.
 _IDLE_SECONDS = 5.0
-# What others changed about an event (its capacity, its epoch) is seen after this time at the latest.
+# What others changed about an event (its capacity, its epoch) is seen after this time.
 _EVENT_AGE_SECONDS_MAX = 1.0
 
 log = get_logger(__name__)

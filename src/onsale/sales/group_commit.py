@@ -64,7 +64,7 @@ class GroupCommit(Generic[Job, Answer]):
         self._depth = metrics.batch_queue_depth.labels(stage)
 
     async def submit(self, job: Job) -> Answer:
-        """The answer to a job. Raises `Overloaded` when too many wait, and what its batch raised."""
+        """The answer to a job. Raises `Overloaded` when too many wait, or what its batch raised."""
         waiter: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.enqueue(Pending(job, waiter))
         return await waiter

@@ -19,10 +19,15 @@ class SaleMeters:
     """The counters of one event."""
 
     def __init__(self, event: Event) -> None:
-        self._event = metrics.event_label(event.id)
+        self._event = event
+        self._look_up()
+
+    def _look_up(self) -> None:
+        event, label = self._event, metrics.event_label(self._event.id)
+        self._generation = metrics.event_label.generation
         self._outcomes = {
-            label: metrics.orders_total.labels(self._event, label)
-            for label in (
+            outcome: metrics.orders_total.labels(label, outcome)
+            for outcome in (
                 "held",
                 "confirmed",
                 "sold_out",
@@ -33,14 +38,18 @@ class SaleMeters:
             )
         }
         self._sold = {
-            tier.number: metrics.tickets_sold_total.labels(self._event, tier.id)
-            for tier in event.tiers
+            tier.number: metrics.tickets_sold_total.labels(label, tier.id) for tier in event.tiers
         }
-        self._revenue = metrics.revenue_minor_units_total.labels(self._event, event.currency)
+        self._revenue = metrics.revenue_minor_units_total.labels(label, event.currency)
+
+    def _count(self, outcome: str) -> None:
+        if self._generation != metrics.event_label.generation:
+            self._look_up()
+        self._outcomes[outcome].inc()
 
     def placed(self, order: OrderRequest) -> None:
         """A new order is in the ledger."""
-        self._outcomes[order.status].inc()
+        self._count(order.status)
         if order.status is OrderStatus.CONFIRMED:
             self.sold(order)
 
@@ -52,15 +61,15 @@ class SaleMeters:
 
     def replayed(self) -> None:
         """A repeated request got the order of the first."""
-        self._outcomes["replayed"].inc()
+        self._count("replayed")
 
     def refused(self, outcome: Outcome) -> None:
         """The sale refused an order."""
-        self._outcomes[_OUTCOME_LABELS[outcome]].inc()
+        self._count(_OUTCOME_LABELS[outcome])
 
     def failed(self) -> None:
         """An order could not be decided or written down."""
-        self._outcomes["error"].inc()
+        self._count("error")
 
 
 def ended(key: OrderKey, reason: str, orders: int = 1) -> None:

@@ -99,13 +99,13 @@ class Paying:
             await self._ledger.move_payment(
                 key, attempt, PaymentState.STARTED, PaymentState.DECLINED
             )
-            raise PaymentDeclined from declined
+            raise PaymentDeclined(key.order_id) from declined
         except (AnswerLost, TimeoutError) as lost:
             metrics.payments_total.labels("timeout").inc()
             await self._ledger.move_payment(
                 key, attempt, PaymentState.STARTED, PaymentState.VOID_DUE
             )
-            raise PaymentDeclined(_DID_NOT_ANSWER) from lost
+            raise PaymentDeclined(key.order_id, _DID_NOT_ANSWER) from lost
         finally:
             metrics.payment_duration_seconds.observe(perf_counter() - started)
 

@@ -215,21 +215,21 @@ class Placing:
     # -- the ledger's batches
 
     async def _write(self, batch: list[PendingOrder]) -> None:
-        """Write a batch down; one that a constraint refuses is halved until the order at fault is
-        alone, so that nobody fails with it.
+        """Write a batch down; one that is refused is halved until the order at fault is alone, so
+        that nobody fails with it. A ledger that does not answer refuses nobody.
         """
         try:
             placements = await self._place([pending.job for pending in batch])
-        except ConstraintRefused as refused:
-            if len(batch) > 1:
-                metrics.batch_splits_total.inc()
-                middle = len(batch) // 2
-                await self._write(batch[:middle])
-                await self._write(batch[middle:])
-            elif refused.constraint == STOCK_CONSTRAINT:
-                await self._refuse_beyond_stock(batch[0])
-            else:
-                raise
+        except LedgerUnavailable:
+            raise
+        except Exception as refused:
+            if len(batch) == 1:
+                await self._refuse(batch[0], refused)
+                return
+            metrics.batch_splits_total.inc()
+            middle = len(batch) // 2
+            await self._write(batch[:middle])
+            await self._write(batch[middle:])
             return
         for pending, placement in zip(batch, placements, strict=True):
             pending.answer(placement)
@@ -243,14 +243,16 @@ class Placing:
                     raise
         raise AssertionError("the last try returns or raises")
 
-    async def _refuse_beyond_stock(self, pending: PendingOrder) -> None:
-        """The gate admitted what the ledger has no room for: the ledger is right."""
+    async def _refuse(self, pending: PendingOrder, refused: Exception) -> None:
+        """The gate admitted what the ledger does not take: the ledger is right."""
         request = pending.job
         log.error("the ledger refused what the gate admitted", event=request.event_id)
-        sale = self._catalog.known(request.event_id)
-        if sale is not None:
-            await self._give_back(sale, [request.order_id])
-        pending.answer(Outcome.SOLD_OUT)
+        sale = await self._catalog.require(request.event_id)
+        await self._give_back(sale, [request.order_id])
+        if isinstance(refused, ConstraintRefused) and refused.constraint == STOCK_CONSTRAINT:
+            pending.answer(Outcome.SOLD_OUT)
+        else:
+            pending.fail(refused)
 
 
 def _name(event: Event, buyer_id: str, key: str, asked: Asked) -> OrderRequest:

@@ -104,7 +104,7 @@ class Reconciler:
         return monotonic() >= self._full_due_seconds.get(event_id, 0.0)
 
     async def _with_gate(self, event: Event, repairs: Repairs) -> Event:
-        """The event with a gate that holds what the ledger authorised; loaded anew if it does not."""
+        """The event, its gate loaded anew unless it is the one that the ledger authorised."""
         service = self.service
         if event.gate_epoch is not None:
             try:
