@@ -3,6 +3,7 @@
 Everything is a real process that dies with this one.
 """
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -26,6 +27,9 @@ from onsale.embedded import (
     stop_child,
 )
 from onsale.ledger.migrations import migrate
+from onsale.sales.service import Service
+from onsale.settings import Settings
+from onsale.workers.reconciler import Reconciler
 
 _READY_SECONDS_MAX = 30.0
 _READY_POLL_SECONDS = 0.05
@@ -90,6 +94,15 @@ class Stack:
         self.database_url, self.redis_url = postgres.url, valkey.url
         self.tell("migrating the ledger")
         migrate(self.database_url)
+        # A gate that was restarted is loaded before the first buyer comes, not a second after.
+        asyncio.run(self._load_gates())
+
+    async def _load_gates(self) -> None:
+        service = Service.of(Settings(database_url=self.database_url, redis_url=self.redis_url))
+        try:
+            await Reconciler(service).run_once()
+        finally:
+            await service.close()
 
     def _start_processes(self, exits: ExitStack) -> None:
         self.port = self.port or free_port()

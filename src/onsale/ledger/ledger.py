@@ -90,31 +90,40 @@ class Ledger:
     async def place(self, requests: Sequence[OrderRequest]) -> list[Placement]:
         """Write a batch down in one transaction; requests whose ids are here change nothing.
 
+        Twins, requests of one id in one batch, get one order, which is new to the first of them.
         Raises `ConstraintRefused` for the whole batch when one of its orders does not fit.
         """
-        items = [(request, item) for request in requests for item in request.items]
+        firsts = {
+            OrderKey(request.event_id, request.order_id): request for request in reversed(requests)
+        }
+        distinct = list(firsts.values())
+        items = [(request, item) for request in distinct for item in request.items]
         async with self._database.driver("place") as connection:
             row = await connection.fetchrow(
                 statements.PLACE,
-                [request.event_id for request in requests],
-                [request.order_id.hex() for request in requests],
-                [request.buyer_id for request in requests],
-                [request.status.value for request in requests],
-                [_signed(request.fingerprint) for request in requests],
-                [request.amount_minor_units for request in requests],
-                [request.hold_seconds for request in requests],
+                [request.event_id for request in distinct],
+                [request.order_id.hex() for request in distinct],
+                [request.buyer_id for request in distinct],
+                [request.status.value for request in distinct],
+                [_signed(request.fingerprint) for request in distinct],
+                [request.amount_minor_units for request in distinct],
+                [request.hold_seconds for request in distinct],
                 [request.event_id for request, _ in items],
                 [request.order_id.hex() for request, _ in items],
                 [item.tier_number for _, item in items],
                 [item.quantity for _, item in items],
             )
             placed_ids = {placed.bytes for placed in row["placed_ids"] or ()}
-            known = [request for request in requests if request.order_id not in placed_ids]
-            earlier = await self._earlier(connection, known) if known else {}
+            known = [request for request in distinct if request.order_id not in placed_ids]
+            orders = await self._earlier(connection, known) if known else {}
+        for key, request in firsts.items():
+            if request.order_id in placed_ids:
+                orders[key] = _as_placed(request, row["placed_at"])
         return [
-            Placement(_as_placed(request, row["placed_at"]), new=True)
-            if request.order_id in placed_ids
-            else Placement(earlier[OrderKey(request.event_id, request.order_id)], new=False)
+            Placement(
+                orders[key := OrderKey(request.event_id, request.order_id)],
+                new=request.order_id in placed_ids and firsts[key] is request,
+            )
             for request in requests
         ]
 
