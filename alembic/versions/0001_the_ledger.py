@@ -41,6 +41,7 @@ def upgrade() -> None:
             server_default=sa.text("now()"),
             nullable=False,
         ),
+        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
         sa.Column("gate_generation", sa.Integer(), server_default="0", nullable=False),
         sa.Column("gate_epoch", sa.Text(), nullable=True),
         sa.Column("gate_retired", sa.Boolean(), server_default=sa.text("false"), nullable=False),

@@ -55,7 +55,7 @@ def write_mark(run_sql: RunSql) -> Callable[[Server], None]:
             run_sql(server.url, "CREATE TABLE mark AS SELECT 'kept' AS text")
         else:
             with redis.Redis.from_url(server.url) as client:
-                # Written before it is answered; the default may answer first and lose it in a crash.
+                # Written before it is answered; by default a crash may lose what was answered.
                 client.config_set("appendfsync", "always")
                 client.set("mark", "kept")
 

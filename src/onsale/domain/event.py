@@ -34,7 +34,8 @@ class PaymentKind(StrEnum):
 
 @dataclass(frozen=True)
 class Event:
-    """An event as configured in the ledger. `max_per_buyer_units` is 0 for no limit.
+    """An event as configured in the ledger. `max_per_buyer_units` is 0 for no limit; `version`
+    grows with every change of switch or capacity.
 
     `gate_epoch` names the loading of the gate that the ledger authorised (see `gate.epoch`), or is
     `None` while there is none; `gate_retired` says that there will be none, for the sale is over
@@ -54,6 +55,7 @@ class Event:
     switch: SaleSwitch
     tiers: tuple[Tier, ...]
     created_at: datetime
+    version: int = 1
     gate_epoch: str | None = None
     gate_retired: bool = False
 

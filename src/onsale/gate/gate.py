@@ -173,6 +173,7 @@ class Gate:
             event.sale_closes_at_ms,
             event.max_per_buyer_units,
             _seen_bits(sum(tier.capacity_units for tier in event.tiers)),
+            event.version,
             *_capacities(event),
         ]
         keys = event_keys(event.id)
@@ -203,15 +204,16 @@ class Gate:
         await self._run(ScriptName.OPEN, (event_keys(event_id).sale,), epoch, ())
 
     async def configure(self, event: Event, epoch: str) -> tuple[int, dict[int, int]]:
-        """Set switch and capacities as the ledger has them; says how many differed, and what is
-        left of each tier. Raises `GateUnavailable`, `GateLost`.
+        """Set switch and capacities as the ledger has them, unless the gate has heard newer ones.
+
+        Says how many differed, and what is left of each tier. Raises `GateUnavailable`, `GateLost`.
         """
         keys = event_keys(event.id)
         reply = await self._run(
             ScriptName.CONFIGURE,
             (keys.sale, keys.avail, keys.capacity),
             epoch,
-            [event.switch, *_capacities(event)],
+            [event.switch, event.version, *_capacities(event)],
         )
         return reply[0], _pairs(reply[1:])
 

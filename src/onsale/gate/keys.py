@@ -3,7 +3,8 @@
 All keys of an event share its id as hash tag, so that they live in one slot of a Redis Cluster and
 one script may touch them all:
 
-    onsale:{event}:sale      hash    epoch, loading, switch, opens_ms, closes_ms, limit, seen_bits,
+    onsale:{event}:sale      hash    epoch, loading, switch, version (of switch and capacities),
+                                     opens_ms, closes_ms, limit, seen_bits,
                                      admitted (orders ever admitted under this epoch)
     onsale:{event}:avail     hash    tier number → units left
     onsale:{event}:capacity  hash    tier number → units there are

@@ -101,7 +101,7 @@ class Events:
         if switch is not SaleSwitch.CLOSED:
             change = change.where(events.c.switch != SaleSwitch.CLOSED)
         async with self._database.transaction("set_switch") as connection:
-            await connection.execute(change.values(switch=switch))
+            await connection.execute(change.values(switch=switch, version=events.c.version + 1))
         return await self._require(event_id)
 
     async def set_capacity(self, event_id: str, tier_id: str, capacity_units: int) -> Event:
@@ -112,10 +112,14 @@ class Events:
             .values(capacity=capacity_units)
             .returning(tiers.c.number)
         )
+        count_up = (
+            update(events).where(events.c.id == event_id).values(version=events.c.version + 1)
+        )
         try:
             async with self._database.transaction("set_capacity") as connection:
                 if (await connection.execute(change)).first() is None:
                     raise NotFound
+                await connection.execute(count_up)
         except ConstraintRefused as refused:
             if refused.constraint != STOCK_CONSTRAINT:
                 raise
@@ -195,6 +199,7 @@ def _event_from(row: Row[Any], tier_rows: Sequence[Row[Any]]) -> Event:
         currency=row.currency,
         switch=row.switch,
         created_at=row.created_at,
+        version=row.version,
         gate_epoch=row.gate_epoch,
         gate_retired=row.gate_retired,
         tiers=tuple(

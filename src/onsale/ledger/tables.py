@@ -69,6 +69,8 @@ events = Table(
         server_default="open",
     ),
     Column("created_at", _MOMENT, nullable=False, server_default=text("now()")),
+    # Counted up for every change of switch or capacity, so that the gate takes no older word.
+    Column("version", Integer, nullable=False, server_default="1"),
     # Counted up for every loading of the gate, so that of two loadings the later one is known.
     Column("gate_generation", Integer, nullable=False, server_default="0"),
     Column("gate_epoch", Text),

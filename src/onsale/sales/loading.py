@@ -32,6 +32,10 @@ async def load_gate(event: Event, gate: Gate, ledger: Ledger, events: Events) ->
     await gate.open(event.id, epoch)
     if not await events.authorise_gate(event.id, generation, epoch):
         raise GateLost
+    # Paused or enlarged while it was loading, perhaps: who did that knew of no gate to tell.
+    newest = await events.get(event.id)
+    if newest is not None:
+        await gate.configure(newest, epoch)
 
 
 def gate_order(order: Order) -> tuple[bytes, bytes]:

@@ -1,0 +1,169 @@
+"""The gate's scripts are the reference model, on every server; and where they are not, it shows."""
+
+import os
+from typing import NamedTuple
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from onsale.embedded import EmbeddedValkey
+from onsale.gate import scripts
+from onsale.gate.scripts import ScriptName
+from tests.gate.machine import machine_on
+
+# In CI the same examples every time; elsewhere new ones, with a blob to replay what failed.
+HELD_AGAINST_THE_MODEL = settings(
+    max_examples=50,
+    stateful_step_count=30,
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    print_blob=True,
+)
+# A planted fault needs finding, not explaining: the first difference is enough.
+LOOKING_FOR_A_FAULT = settings(
+    HELD_AGAINST_THE_MODEL, derandomize=True, database=None, phases=[Phase.generate]
+)
+
+
+def test_the_scripts_answer_as_the_model_does(server: EmbeddedValkey) -> None:
+    run_state_machine_as_test(machine_on(server.url), settings=HELD_AGAINST_THE_MODEL)
+
+
+class Fault(NamedTuple):
+    """A mistake in a script: each text in it, and what stands there by mistake."""
+
+    script: ScriptName
+    mistakes: dict[str, str]
+
+
+_TAKE = "for i = 1, #items, 2 do left[items[i]] = left[items[i]] - items[i + 1] end"
+_SHORT = "if units_left(items[i]) < items[i + 1] then return SOLD_OUT end"
+
+FAULTS = {
+    "stock is not checked": Fault(ScriptName.ADMIT, {_SHORT: "units_left(items[i])"}),
+    "the last unit is kept back": Fault(ScriptName.ADMIT, {_SHORT: _SHORT.replace("<", "<=")}),
+    "one unit too many is sold": Fault(
+        ScriptName.ADMIT, {_SHORT: _SHORT.replace("< items[i + 1]", "< items[i + 1] - 1")}
+    ),
+    "only the first item is checked": Fault(
+        ScriptName.ADMIT,
+        {
+            "for i = 1, #items, 2 do\n    if units_left": (
+                "for i = 1, #items, 2 do units_left(items[i]) end\n"
+                "  for i = 1, 2, 2 do\n    if units_left"
+            )
+        },
+    ),
+    "a refused order keeps its first item": Fault(
+        ScriptName.ADMIT,
+        {_TAKE: "", _SHORT: f"{_SHORT}\n left[items[i]] = left[items[i]] - items[i + 1]"},
+    ),
+    "an order takes only its first item": Fault(
+        ScriptName.ADMIT,
+        {_TAKE: "left[items[1]] = left[items[1]] - items[2]"},
+    ),
+    "a batch does not see its own orders": Fault(
+        ScriptName.ADMIT,
+        {"if refusal then return refusal end": "if refusal then return refusal end\n  left = {}"},
+    ),
+    "the limit is ignored": Fault(ScriptName.ADMIT, {"if before + units > limit": "if false"}),
+    "the limit is one less": Fault(
+        ScriptName.ADMIT, {"before + units > limit": "before + units >= limit"}
+    ),
+    "the limit counts orders": Fault(
+        ScriptName.ADMIT,
+        {"HINCRBY', KEYS[4], buyer, units": "HINCRBY', KEYS[4], buyer, 1"},
+    ),
+    "a repeated press takes again": Fault(ScriptName.ADMIT, {"if taken then": "if false then"}),
+    "another body passes for the same": Fault(
+        ScriptName.ADMIT, {"SEEN or SEEN_WITH_OTHER_BODY": "SEEN or SEEN"}
+    ),
+    "a repeated press is told of the pause": Fault(
+        ScriptName.ADMIT,
+        {"  local taken =": "  if refusal then return refusal end\n  local taken ="},
+    ),
+    "a pause does not stop the sale": Fault(ScriptName.ADMIT, {"== 'paused'": "== 'stopped'"}),
+    "the sale opens early": Fault(ScriptName.ADMIT, {"now_ms < tonumber(sale[3])": "false"}),
+    "the sale never ends": Fault(ScriptName.ADMIT, {" or now_ms >= tonumber(sale[4])": ""}),
+    "the filter is forgotten": Fault(ScriptName.ADMIT, {"  mark_seen(id)\n": ""}),
+    "admissions are not counted": Fault(
+        ScriptName.ADMIT, {"'admitted', admitted)": "'admitted', 1)"}
+    ),
+    "stock comes back twice": Fault(
+        ScriptName.GIVE_BACK, {"redis.call('HDEL', KEYS[3], ARGV[i])": ""}
+    ),
+    "only the first item comes back": Fault(
+        ScriptName.GIVE_BACK, {"for j = 1, #items, 2 do": "for j = 1, 2, 2 do"}
+    ),
+    "buyers do not get their limit back": Fault(
+        ScriptName.GIVE_BACK, {"if limit > 0 then": "if false then"}
+    ),
+    "buyers without units are kept": Fault(
+        ScriptName.GIVE_BACK, {"redis.call('HDEL', KEYS[4], buyer)": ""}
+    ),
+    "an order is adopted twice": Fault(
+        ScriptName.ADOPT,
+        {
+            "redis.call('HSETNX', KEYS[3], id, stamp .. body) == 1": (
+                "redis.call('HSET', KEYS[3], id, stamp .. body) >= 0"
+            )
+        },
+    ),
+    "adopted orders do not count for the limit": Fault(
+        ScriptName.ADOPT, {"if limit > 0 then": "if false then"}
+    ),
+    "adopting stops at the last unit": Fault(
+        ScriptName.ADOPT,
+        {
+            "redis.call('HINCRBY', KEYS[2], tier, -units)": (
+                "redis.call('HSET', KEYS[2], tier,"
+                " math.max(0, tonumber(redis.call('HGET', KEYS[2], tier)) - units))"
+            )
+        },
+    ),
+    "a new capacity forgets what is taken": Fault(
+        ScriptName.CONFIGURE,
+        {
+            "redis.call('HINCRBY', KEYS[2], tier, difference)": (
+                "redis.call('HSET', KEYS[2], tier, capacity) + capacity"
+            )
+        },
+    ),
+    "a capacity below what is taken is ignored": Fault(
+        ScriptName.CONFIGURE,
+        {
+            "if difference ~= 0 then": (
+                "if tonumber(redis.call('HGET', KEYS[2], tier)) + difference < 0 then"
+                " difference = 0 end\n  if difference ~= 0 then"
+            )
+        },
+    ),
+    "loading keeps the orders of before": Fault(
+        ScriptName.LOAD,
+        {
+            "redis.call('UNLINK', unpack(KEYS))": (
+                "redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[4], KEYS[5], KEYS[6])"
+            )
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_script_is_found(
+    fault: str, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without this, a machine that compares nothing would pass for a proof."""
+    script, mistakes = FAULTS[fault]
+    right = scripts.source(script)
+    wrong = right
+    for text, mistake in mistakes.items():
+        assert wrong.count(text) == 1, f"{script}.lua has changed: plant the fault anew"
+        wrong = wrong.replace(text, mistake)
+    real_source = scripts.source
+    monkeypatch.setattr(
+        scripts, "source", lambda name: wrong if name is script else real_source(name)
+    )
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(machine_on(valkey.url), settings=LOOKING_FOR_A_FAULT)

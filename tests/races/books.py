@@ -1,0 +1,48 @@
+"""The books of both stores after a race, which must balance to the unit."""
+
+from onsale.domain.errors import Refused
+from onsale.domain.order import Order
+from onsale.domain.tier import TierBooks
+from onsale.sales.books import Audit, audit
+from onsale.sales.placing import Asked
+from onsale.sales.service import Service
+
+# Before the present second: at quiet every order must be in both stores, however young it is.
+_NO_GRACE_SECONDS = -1.0
+
+
+async def audit_at_quiet(service: Service, event_id: str) -> Audit:
+    """The audit of an event that has nothing on its way between the stores."""
+    event = await service.events.get(event_id)
+    assert event is not None
+    return await audit(event, service.gate, service.ledger, _NO_GRACE_SECONDS)
+
+
+async def assert_balanced(service: Service, event_id: str) -> list[TierBooks]:
+    """Both stores balance, and say the same of every tier; the tiers' books by number."""
+    found = await audit_at_quiet(service, event_id)
+    assert found.balanced, found.differences
+    assert found.oversold_units == 0
+    assert found.gate is not None
+    counted = [tier.counted for tier in found.ledger]
+    left_at_gate = [tier.available_units for tier in found.gate.tiers]
+    assert left_at_gate == [tier.available_units for tier in counted]
+    return counted
+
+
+async def place(service: Service, event_id: str, buyer_id: str, key: str, *quantities: int) -> Order:
+    """Order so many of the first tier, of the second…; 0 leaves a tier out. Raises refusals."""
+    asked = [(f"t{number}", quantity) for number, quantity in enumerate(quantities, 1) if quantity]
+    return (await service.placing.place(event_id, buyer_id, key, Asked(asked, None))).order
+
+
+def code_of(outcome: object) -> str:
+    """What a use case came to, in a word: an order's status, `done`, or the code of a refusal.
+
+    Anything but a refusal is raised: no race may end in an error of ours.
+    """
+    if isinstance(outcome, Refused):
+        return outcome.code
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome.status.value if isinstance(outcome, Order) else "done"

@@ -1,0 +1,40 @@
+"""Several processes upon one pair of stores: as services in this process, and as real ones."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from onsale.sales.service import Service
+from onsale.settings import Settings
+from tests.races.api import Api
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Service]:
+    """A service with connections, batches and a picture of the sales of its own."""
+    service = Service.of(settings)
+    young = asyncio.create_task(service.catalog.keep_young())
+    try:
+        yield service
+    finally:
+        young.cancel()
+        await asyncio.gather(young, return_exceptions=True)
+        await service.close()
+
+
+@pytest.fixture
+async def services(settings: Settings) -> AsyncIterator[list[Service]]:
+    """Three services that know nothing of each other, as three processes would."""
+    async with AsyncExitStack() as exits:
+        yield [await exits.enter_async_context(running(settings)) for _ in range(3)]
+
+
+@pytest.fixture(scope="session")
+async def api(
+    settings: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Api]:
+    """Two API processes on one port."""
+    async with Api(settings, tmp_path_factory.mktemp("api"), workers=2) as api:
+        yield api
