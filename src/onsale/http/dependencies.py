@@ -8,6 +8,7 @@ from fastapi.security import HTTPBearer
 from onsale.domain.errors import NotFound
 from onsale.domain.ids import HEX_ID, TIER_ID
 from onsale.http.auth import Authenticator, Principal, Scope
+from onsale.http.intake import require_json
 from onsale.ledger.ledger import OrderKey
 from onsale.sales.service import Service
 
@@ -43,6 +44,14 @@ def _with_scope(scope: Scope) -> object:
 Buyer = Annotated[Principal, _with_scope(Scope.BUY)]
 Admin = Annotated[Principal, _with_scope(Scope.ADMIN)]
 Operator = Annotated[Principal, _with_scope(Scope.OPS)]
+
+
+def _json_body(request: Request) -> None:
+    header = request.headers.get("content-type")
+    require_json(header.encode("latin-1") if header else None)
+
+
+JSON_BODY = Depends(_json_body)
 
 _HEX_EXAMPLES = ["0198f3a2b4c57d6e8f901a2b3c4d5e6f"]
 

@@ -101,7 +101,7 @@ class Catalog:
                     try:
                         await self._look_after(sale)
                     except (GateUnavailable, LedgerUnavailable, NotFound) as error:
-                        log.debug("sale not refreshed", event=sale.event.id, error=str(error))
+                        log.debug("sale not refreshed", event_id=sale.event.id, error=str(error))
             await asyncio.sleep(pause_seconds)
 
     async def _look_after(self, sale: Sale) -> None:

@@ -198,7 +198,7 @@ class Placing:
             try:
                 return await self._gate.admit(sale.event.id, epoch, orders)
             except GateLost:
-                log.warning("gate lost", event=sale.event.id, epoch=epoch)
+                log.warning("gate lost", event_id=sale.event.id, epoch=epoch)
         # Loaded anew since this process last read the event, perhaps; if not, buyers try again.
         await self._catalog.reload(sale.event.id)
         if sale.event.gate_epoch is None or sale.event.gate_epoch == epoch:
@@ -246,7 +246,7 @@ class Placing:
     async def _refuse(self, pending: PendingOrder, refused: Exception) -> None:
         """The gate admitted what the ledger does not take: the ledger is right."""
         request = pending.job
-        log.error("the ledger refused what the gate admitted", event=request.event_id)
+        log.error("the ledger refused what the gate admitted", event_id=request.event_id)
         sale = await self._catalog.require(request.event_id)
         await self._give_back(sale, [request.order_id])
         if isinstance(refused, ConstraintRefused) and refused.constraint == STOCK_CONSTRAINT:

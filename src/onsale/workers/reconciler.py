@@ -74,7 +74,7 @@ class Reconciler:
             try:
                 open_sales += await self._reconcile(event, repairs, full)
             except OnsaleError as error:
-                log.warning("event not reconciled", event=event.id, code=error.code)
+                log.warning("event not reconciled", event_id=event.id, code=error.code)
                 failed = failed or error
         metrics.sales_open.set(open_sales)
         if failed is not None:
@@ -111,7 +111,7 @@ class Reconciler:
                 await service.gate.availability(event.id, event.gate_epoch)
                 return event
             except GateLost:
-                log.warning("gate lost; loading it anew", event=event.id, epoch=event.gate_epoch)
+                log.warning("gate lost; loading it anew", event_id=event.id, epoch=event.gate_epoch)
         await load_gate(event, service.gate, service.ledger, service.events)
         repairs.add("rebuilt", 1)
         return (await service.catalog.reload(event.id)).event
@@ -189,7 +189,7 @@ class Reconciler:
             await service.events.retire_gate(event.id)
             await service.gate.retire(event.id, RETIRED_KEEP_SECONDS)
             self._full_due_seconds.pop(event.id, None)
-            log.info("gate retired", event=event.id)
+            log.info("gate retired", event_id=event.id)
 
 
 def _chunks(order_ids: list[bytes]) -> list[list[bytes]]:

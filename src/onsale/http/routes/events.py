@@ -14,6 +14,7 @@ from onsale.domain.errors import GateUnavailable, NotFound, Overloaded
 from onsale.domain.event import Event, SaleSwitch
 from onsale.http import cursors
 from onsale.http.dependencies import (
+    JSON_BODY,
     Admin,
     Cursor,
     EventId,
@@ -45,7 +46,7 @@ _BODY = ("invalid_request", "body_too_large", "unsupported_media_type")
 _HEARTBEAT_SECONDS = 15.0
 
 
-@router.post("", status_code=201, responses=responses(*_ADMIN, *_BODY))
+@router.post("", status_code=201, dependencies=[JSON_BODY], responses=responses(*_ADMIN, *_BODY))
 async def create_event(
     service: ServiceDep, _: Admin, event_in: EventIn, response: Response
 ) -> EventOut:
@@ -112,6 +113,7 @@ async def close_sale(service: ServiceDep, _: Admin, event_id: EventId) -> EventO
 
 @router.patch(
     "/{event_id}/tiers/{tier_id}",
+    dependencies=[JSON_BODY],
     responses=responses(*_ADMIN, *_BODY, "not_found", "capacity_below_reserved"),
 )
 async def set_capacity(

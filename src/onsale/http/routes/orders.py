@@ -8,6 +8,7 @@ from onsale.domain.order import Order
 from onsale.http import cursors
 from onsale.http.auth import Scope
 from onsale.http.dependencies import (
+    JSON_BODY,
     Admin,
     Buyer,
     Cursor,
@@ -37,6 +38,7 @@ _REPLAYED = {
 
 @router.post(
     ROUTE,
+    dependencies=[JSON_BODY],
     status_code=201,
     response_model=OrderOut,
     responses={
@@ -123,6 +125,7 @@ async def get_order(service: ServiceDep, caller: PrincipalDep, key: OrderKeyDep)
 
 @router.post(
     f"{_ORDER}/payment",
+    dependencies=[JSON_BODY],
     responses=responses(
         *_CALLER,
         *_BODY,
