@@ -6,8 +6,6 @@ from typing import Any
 
 import structlog
 
-request_id_key = "request_id"
-
 
 def configure_logging(level: str) -> None:
     """Send this process's logs, and those of the libraries, to standard error as JSON."""
@@ -40,6 +38,7 @@ def configure_logging(level: str) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
-def get_logger(name: str) -> Any:
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """A logger for a module; `log.info("what happened", key=value)`."""
-    return structlog.stdlib.get_logger(name)
+    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return logger

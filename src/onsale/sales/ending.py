@@ -40,7 +40,7 @@ class GiveBack:
         except GateUnavailable as error:
             log.warning(
                 "stock not given back yet",
-                event=sale.event.id,
+                event_id=sale.event.id,
                 error=type(error).__name__,
             )
         else:
