@@ -70,10 +70,15 @@ def _one_line_errors() -> Iterator[None]:
         _fail(f"{error.code}: {error.detail}")
     except (RuntimeError, ValueError, OSError) as error:
         _fail(str(error))
+    except Exception as error:
+        # Not foreseen, so a developer may want all of it.
+        if os.environ.get("ONSALE_LOG_LEVEL") == "DEBUG":
+            raise
+        _fail(f"{type(error).__name__}: {error} (ONSALE_LOG_LEVEL=DEBUG shows where)")
 
 
 def _fail(line: str, status: int = _FAILED) -> None:
-    typer.echo(f"onsale: {line.splitlines()[0] if line else 'failed'}", err=True)
+    typer.echo(f"onsale: {' '.join(line.split())}", err=True)
     raise typer.Exit(status)
 
 

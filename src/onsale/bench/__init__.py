@@ -1,0 +1,1 @@
+"""What an order costs, measured beside an endpoint that does nothing: `run` and `render`."""

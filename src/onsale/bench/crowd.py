@@ -1,0 +1,108 @@
+"""The crowd: wrk with `loadtest/bench/crowd.lua`, whose buyers have tokens made beforehand.
+
+wrk, because k6 costs as much CPU as the service that it measures.
+"""
+
+import json
+import shutil
+import subprocess
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Self
+
+from onsale.bench.errors import BenchError
+from onsale.http.auth import make_token
+from onsale.resources import project_folder
+
+# wrk ends its connections and sums up after its time.
+_END_SECONDS_MAX = 30
+_TOKEN_LIFETIME = timedelta(hours=12)
+
+
+@dataclass(frozen=True)
+class Driven:
+    """What wrk saw: a closed loop, each connection sending when it has been answered.
+
+    `error_answers` had a status above 399; `failures` are connections that broke or timed out.
+    Requests that wrk left unanswered at its end are in none of the counts.
+    """
+
+    requests: int
+    duration_seconds: float
+    p50_ms: float
+    p99_ms: float
+    error_answers: int
+    failures: int
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """Buyers who can be sent at an address."""
+
+    wrk: Path
+    script: Path
+    tokens: Path
+    token_bytes: int
+
+    @classmethod
+    def of(cls, folder: Path, auth_secret: str, buyers: int) -> Self:
+        """So many buyers, their tokens in `folder`. Raises `BenchError` when wrk is missing."""
+        wrk = find_wrk()
+        tokens = [
+            make_token(auth_secret, f"buyer-{number:07d}", "buy", _TOKEN_LIFETIME)
+            for number in range(buyers)
+        ]
+        lengths = {len(token) for token in tokens}
+        assert len(lengths) == 1, "the script cuts the file into equal parts"
+        path = folder / "tokens"
+        path.write_text("".join(tokens))
+        return cls(wrk, project_folder("loadtest") / "bench" / "crowd.lua", path, lengths.pop())
+
+    def drive(
+        self, url: str, *, first_index: int, keys: int, seconds: int, connections: int
+    ) -> Driven:
+        """Send requests from `first_index` on for some seconds, by one thread of wrk.
+
+        Raises `BenchError` when wrk does not come to its end.
+        """
+        numbers = (self.token_bytes, first_index, keys)
+        command: list[str | Path] = [
+            *(self.wrk, "--threads=1", f"--connections={connections}", f"--duration={seconds}s"),
+            *("--latency", f"--script={self.script}", url, "--", self.tokens),
+            *(str(number) for number in numbers),
+        ]
+        try:
+            ended = subprocess.run(
+                command, capture_output=True, text=True, timeout=seconds + _END_SECONDS_MAX
+            )
+        except subprocess.TimeoutExpired:
+            raise BenchError("wrk did not end in time") from None
+        if ended.returncode != 0:
+            raise BenchError(f"wrk failed: {' '.join((ended.stderr or ended.stdout).split())}")
+        return parse(ended.stdout)
+
+
+def find_wrk() -> Path:
+    """The wrk on the PATH. Raises `BenchError` without any."""
+    found = shutil.which("wrk")
+    if found is None:
+        raise BenchError("wrk was not found: install it (Debian, Ubuntu: `apt-get install wrk`)")
+    return Path(found)
+
+
+def parse(output: str) -> Driven:
+    """What wrk printed: its own text, then the script's line. Raises `BenchError` without that."""
+    lines = output.splitlines()
+    try:
+        line = json.loads(lines[-1])
+        return Driven(
+            requests=line["requests"],
+            duration_seconds=line["duration_us"] / 1e6,
+            p50_ms=line["p50_us"] / 1e3,
+            p99_ms=line["p99_us"] / 1e3,
+            error_answers=line["error_answers"],
+            failures=line["failures"],
+        )
+    except (IndexError, KeyError, TypeError, ValueError):
+        raise BenchError(f"wrk ended without a result: {' '.join(lines[-2:])}") from None

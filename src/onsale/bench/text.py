@@ -1,0 +1,95 @@
+"""A benchmark's result as a person reads it."""
+
+from rich.console import Console
+from rich.table import Table
+
+from onsale.bench.result import BenchResult, Spread
+from onsale.bench.variants import VARIANTS
+
+
+def render(result: BenchResult, console: Console) -> None:
+    """Print medians with their lowest and highest, ratios, and faults if there are any."""
+    rounds = max(len(turns) for turns in result.turns.values())
+    console.print(
+        f"{rounds} rounds of {result.seconds} s each, {result.connections} connections,"
+        f" one worker, {result.cpus} CPUs; load average before: {result.load_average:.1f}."
+        " Medians, and lowest–highest of the rounds.",
+        highlight=False,
+    )
+    for table in (_speeds(result), _costs(result), _ratios(result)):
+        if table.row_count:
+            console.print()
+            console.print(table)
+    console.print()
+    if result.well:
+        console.print("Every answer was right, and every order is in the ledger.", style="green")
+    for fault in result.faults:
+        console.print(fault, style="red", highlight=False)
+
+
+def _speeds(result: BenchResult) -> Table:
+    table = _table("", "requests/s", "p50 ms", "p99 ms", "API CPU µs")
+    for name in result.turns:
+        table.add_row(
+            name,
+            _text(result.spread(name, "requests_per_second"), 0),
+            _text(result.spread(name, "p50_ms"), 1),
+            _text(result.spread(name, "p99_ms"), 1),
+            _text(result.spread(name, "api_cpu_us"), 0),
+        )
+    return table
+
+
+def _costs(result: BenchResult) -> Table:
+    table = _table(
+        "",
+        "Redis CPU µs",
+        "Postgres CPU µs",
+        "gate batch",
+        "ledger batch",
+        "Redis B/order",
+        "Postgres B/order",
+    )
+    for name in result.turns:
+        if VARIANTS[name].sale is not None:
+            table.add_row(
+                name,
+                _text(result.spread(name, "redis_cpu_us"), 1),
+                _text(result.spread(name, "postgres_cpu_us"), 0),
+                _text(result.spread(name, "gate_batch_mean"), 0),
+                _text(result.spread(name, "ledger_batch_mean"), 0),
+                _number(result.bytes_per_order(name, "redis"), 0),
+                _number(result.bytes_per_order(name, "postgres"), 0),
+            )
+    return table
+
+
+def _ratios(result: BenchResult) -> Table:
+    table = _table("ratio, round by round", "requests/s", "API CPU")
+    rows: dict[str, dict[str, Spread]] = {}
+    for ratio, spread in result.ratios().items():
+        rows.setdefault(f"{ratio.variant} / {ratio.base}", {})[ratio.figure] = spread
+    for name, by_figure in rows.items():
+        table.add_row(
+            name, *(_text(by_figure[part], 2) for part in ("requests_per_second", "api_cpu_us"))
+        )
+    return table
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column(first, style="bold")
+    for name in others:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _text(spread: Spread | None, digits: int) -> str:
+    if spread is None:
+        return ""
+    median, low, high = (_number(value, digits) for value in spread)
+    return f"{median} ({low}–{high})"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:,.{digits}f}"
