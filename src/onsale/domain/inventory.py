@@ -83,9 +83,10 @@ class Inventory:
 
     def adopt(self, orders: Sequence[TakenOrder]) -> int:
         """Take stock for orders the ledger has, whatever is left; how many were new here."""
-        missing = {order.order_id: order for order in orders if order.order_id not in self.orders}
-        self.orders.update(missing)
-        return len(missing)
+        before = len(self.orders)
+        for order in orders:
+            self.orders.setdefault(order.order_id, order)
+        return len(self.orders) - before
 
     def configure(self, switch: SaleSwitch, capacity_units: Mapping[int, int]) -> None:
         """Set switch and capacities outright; orders stay, so availability may go below zero."""

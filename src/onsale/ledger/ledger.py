@@ -45,6 +45,13 @@ class PaymentAttempt(NamedTuple):
     age_seconds: float
 
 
+class PaymentStanding(NamedTuple):
+    """Whether a hold is overdue by the ledger's clock, and the payment under way for it."""
+
+    overdue: bool
+    under_way: PaymentAttempt | None
+
+
 class PaymentDue(NamedTuple):
     """A payment that the provider has yet to hear of."""
 
@@ -216,13 +223,14 @@ class Ledger:
             )
         return attempt
 
-    async def payment_under_way(self, key: OrderKey) -> PaymentAttempt | None:
-        """The attempt that was begun and has not come to an end."""
-        async with self._database.driver("payment_under_way") as connection:
-            row = await connection.fetchrow(
+    async def payment_standing(self, key: OrderKey) -> PaymentStanding:
+        """How it stands with paying for an order that is in the ledger."""
+        async with self._database.driver("payment_standing") as connection:
+            overdue, attempt, method, age_seconds = await connection.fetchrow(
                 statements.PAYMENT_UNDER_WAY, key.event_id, key.order_id.hex()
             )
-        return PaymentAttempt(*row) if row else None
+        under_way = None if attempt is None else PaymentAttempt(attempt, method, age_seconds)
+        return PaymentStanding(bool(overdue), under_way)
 
     async def move_payment(
         self, key: OrderKey, attempt: int, leave: PaymentState, enter: PaymentState

@@ -125,10 +125,14 @@ ON CONFLICT DO NOTHING
 RETURNING attempt
 """
 
-# $1 event, $2 order. The attempt that stands in the way of a new one, and its age.
+# $1 event, $2 order. Whether the hold is overdue, and the attempt that stands in the way of a new
+# one with its age, if there is one.
 PAYMENT_UNDER_WAY = """
-SELECT attempt, method, extract(epoch FROM now() - changed_at)::float8 AS age_seconds
-FROM payments WHERE event_id = $1 AND order_id = $2 AND state = 'started'
+SELECT o.expires_at <= now() AS overdue, p.attempt, p.method,
+       extract(epoch FROM now() - p.changed_at)::float8 AS age_seconds
+FROM orders o
+LEFT JOIN payments p ON p.event_id = o.event_id AND p.order_id = o.id AND p.state = 'started'
+WHERE o.event_id = $1 AND o.id = $2
 """
 
 # $1 event, $2 order, $3 attempt, $4 state to leave, $5 state to enter. A row when it was there.

@@ -23,6 +23,8 @@ from onsale.sales.ending import own_order
 
 # A lost answer is asked for once more, under the same key.
 _AUTHORIZE_TRIES = 2
+# Each further try finds that another attempt has ended since the one before.
+_BEGIN_TRIES = 5
 
 _DID_NOT_ANSWER = (
     "The payment provider did not answer in time; nothing is charged, and the hold stands until it"
@@ -45,23 +47,15 @@ class Paying:
         self._provider = provider
         self._timeout_seconds = timeout_seconds
 
-    @property
-    def given_up_after_seconds(self) -> float:
-        """After this time nobody is waiting for a payment attempt any more."""
-        return given_up_after_seconds(self._timeout_seconds)
-
     async def pay(self, key: OrderKey, buyer_id: str, method: str) -> Order:
         """Pay for the buyer's hold; paying a paid order changes nothing.
 
         Raises `NotFound`, `OrderExpired`, `OrderNotPayable`, `PaymentDeclined`,
         `RequestInProgress` (another method is being tried), `LedgerUnavailable`.
         """
-        attempt = await self._ledger.begin_payment(key, buyer_id, method)
+        attempt = await self._begin(key, buyer_id, method)
         if attempt is None:
-            order = await own_order(self._ledger, key, buyer_id)
-            if order.status is not OrderStatus.HELD:
-                return _paid_or_refused(order)
-            attempt = await self._join(key, buyer_id, method)
+            return await own_order(self._ledger, key, buyer_id)
         sale = await self._catalog.require(key.event_id)
         order = await own_order(self._ledger, key, buyer_id)
         await self._authorize(key, attempt, order, method)
@@ -71,24 +65,41 @@ class Paying:
             metrics.payments_total.labels("ok").inc()
             metrics.checkout_duration_seconds.observe(held_seconds)
             sale.meters.sold(order)
-        return _paid_or_refused(order)
+        elif order.status is OrderStatus.HELD:
+            await self._raise_if_overdue(key)
+            # The settler took this attempt for forgotten, and lets it go.
+            raise PaymentDeclined(key.order_id, _DID_NOT_ANSWER)
+        _require_paid(order)
+        return order
 
-    async def _join(self, key: OrderKey, buyer_id: str, method: str) -> int:
-        """The attempt that is under way, if it is the same; a forgotten one makes way."""
-        under_way = await self._ledger.payment_under_way(key)
-        if under_way is None:
-            raise OrderExpired
-        if under_way.age_seconds > self.given_up_after_seconds:
-            await self._ledger.move_payment(
-                key, under_way.attempt, PaymentState.STARTED, PaymentState.VOID_DUE
-            )
+    async def _begin(self, key: OrderKey, buyer_id: str, method: str) -> int | None:
+        """The attempt to make, or to join when the same is being made; `None` for a paid order."""
+        for _ in range(_BEGIN_TRIES):
             attempt = await self._ledger.begin_payment(key, buyer_id, method)
-            if attempt is None:
-                raise RequestInProgress
-            return attempt
-        if under_way.method != method:
-            raise RequestInProgress
-        return under_way.attempt
+            if attempt is not None:
+                return attempt
+            order = await own_order(self._ledger, key, buyer_id)
+            if order.status is not OrderStatus.HELD:
+                _require_paid(order)
+                return None
+            overdue, under_way = await self._ledger.payment_standing(key)
+            if overdue:
+                raise OrderExpired
+            if under_way is None:
+                continue  # it ended between the two looks, and made way
+            if under_way.age_seconds > given_up_after_seconds(self._timeout_seconds):
+                await self._ledger.move_payment(
+                    key, under_way.attempt, PaymentState.STARTED, PaymentState.VOID_DUE
+                )
+                continue
+            if under_way.method == method:
+                return under_way.attempt
+            break
+        raise RequestInProgress
+
+    async def _raise_if_overdue(self, key: OrderKey) -> None:
+        if (await self._ledger.payment_standing(key)).overdue:
+            raise OrderExpired
 
     async def _authorize(self, key: OrderKey, attempt: int, order: Order, method: str) -> None:
         started = perf_counter()
@@ -127,11 +138,8 @@ def given_up_after_seconds(timeout_seconds: float) -> float:
     return 2 * _AUTHORIZE_TRIES * timeout_seconds
 
 
-def _paid_or_refused(order: Order) -> Order:
-    match order.status:
-        case OrderStatus.CONFIRMED:
-            return order
-        case OrderStatus.HELD | OrderStatus.EXPIRED:
-            raise OrderExpired
-        case _:
-            raise OrderNotPayable
+def _require_paid(order: Order) -> None:
+    if order.status is OrderStatus.EXPIRED:
+        raise OrderExpired
+    if order.status is not OrderStatus.CONFIRMED:
+        raise OrderNotPayable
