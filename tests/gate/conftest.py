@@ -11,6 +11,9 @@ from onsale.embedded import EmbeddedValkey
 from onsale.gate.gate import Gate
 from onsale.settings import Settings
 
+# The machine's assertions are to say what differed, as a test's do.
+pytest.register_assert_rewrite("tests.gate.machine")
+
 SERVERS = ("valkey", "redis")
 
 

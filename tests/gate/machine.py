@@ -7,6 +7,7 @@ seats and few carts make collisions the rule: what is rare in a sale happens in 
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from hypothesis import strategies as st
@@ -33,18 +34,23 @@ Result = TypeVar("Result")
 
 TIERS = (1, 2, 3)
 
-# Up to 5 units of a tier that has up to 12: a few orders sell it out, some orders never fit.
-carts = st.dictionaries(st.sampled_from(TIERS), st.integers(1, 5), min_size=1).map(
-    lambda cart: tuple(sorted(cart.items()))
+# A few orders sell a tier out, and now and then it has nothing to sell at all.
+capacities = st.tuples(*(st.sampled_from([12, 40, 25, 5, 0]) for _ in TIERS))
+# Mostly several items, so that the second or third may be the one that is short.
+carts = (
+    st.tuples(*(st.sampled_from([1, 2, 0, 1, 4]) for _ in TIERS))
+    .filter(any)
+    .map(lambda units: tuple(item for item in zip(TIERS, units, strict=True) if item[1]))
 )
-capacities = st.tuples(*(st.integers(0, 12) for _ in TIERS))
-limits = st.sampled_from([0, 0, 4, 9])
+limits = st.sampled_from([0, 0, 0, 6, 20])
 # Hours from now at which the sale opens and closes; a step takes milliseconds.
-windows = st.sampled_from([(-1, 1), (-1, 1), (-1, 1), (1, 2), (-2, -1)])
+windows = st.sampled_from([(-1, 1)] * 8 + [(1, 2), (-2, -1)])
+switches = st.sampled_from([SaleSwitch.OPEN] * 4 + [SaleSwitch.PAUSED, SaleSwitch.CLOSED])
 
-# Who presses, under which key, with which of the example's carts: often the same again.
-presses = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(0, 2))
+# Who presses, under which key, with which of the example's carts: now and then the same again.
+presses = st.tuples(st.integers(1, 4), st.integers(1, 8), st.integers(0, 2))
 batches = st.lists(presses, min_size=1, max_size=8)
+few = st.lists(presses, min_size=1, max_size=3)
 
 
 class GateMachine(RuleBasedStateMachine):
@@ -71,28 +77,27 @@ class GateMachine(RuleBasedStateMachine):
     # -- commands
 
     @initialize(
-        carts=st.lists(carts, min_size=3, max_size=3),
+        carts=st.tuples(carts, carts, carts),
         capacities=capacities,
         limit_units=limits,
         window=windows,
     )
     def put_on_sale(
         self,
-        carts: list[tuple[tuple[int, int], ...]],
+        carts: tuple[tuple[tuple[int, int], ...], ...],
         capacities: tuple[int, ...],
         limit_units: int,
         window: tuple[int, int],
     ) -> None:
         self._carts = carts
-        event = an_event(*capacities, limit_units=limit_units)
-        opens, closes = (event.created_at + hours * HOUR for hours in window)
-        self._event = an_event(
-            *capacities, limit_units=limit_units, opens_at=opens, closes_at=closes
-        )
-        self._generation = 1
-        self._begin()
+        self._event = an_event(*capacities, limit_units=limit_units)
+        self._generation = 0
+        self._load(window)
 
-    def _begin(self) -> None:
+    def _load(self, window: tuple[int, int]) -> None:
+        opens_at, closes_at = (self._event.created_at + hours * HOUR for hours in window)
+        self._event = replace(self._event, sale_opens_at=opens_at, sale_closes_at=closes_at)
+        self._generation += 1
         _, self._epoch = self._run(on_sale(self._gate, self._event, self._generation))
         self._model = Inventory(
             capacity_units={tier.number: tier.capacity_units for tier in self._event.tiers},
@@ -116,7 +121,16 @@ class GateMachine(RuleBasedStateMachine):
             assert units == self._model.available_units(tier_number)
         self._count_new(before)
 
-    @rule(batch=batches)
+    @rule(press=presses)
+    def admit_one(self, press: tuple[int, int, int]) -> None:
+        """A sale is mostly this; without it an example would be mostly its organisers."""
+        self.admit([press])
+
+    @rule(cart=st.integers(0, 2), key=st.integers(1, 8))
+    def admit_everybody(self, cart: int, key: int) -> None:
+        self.admit([(buyer, key, cart) for buyer in range(1, 5)])
+
+    @rule(batch=few)
     def adopt(self, batch: list[tuple[int, int, int]]) -> None:
         orders = [self._order(press) for press in batch]
         before = set(self._model.orders)
@@ -134,7 +148,7 @@ class GateMachine(RuleBasedStateMachine):
         for tier_number, units in available.items():
             assert units == self._model.available_units(tier_number)
 
-    @rule(switch=st.sampled_from(SaleSwitch), capacities=capacities)
+    @rule(switch=switches, capacities=capacities)
     def configure(self, switch: SaleSwitch, capacities: tuple[int, ...]) -> None:
         self._event = with_capacities(self._event, switch, capacities)
         wanted = {tier.number: tier.capacity_units for tier in self._event.tiers}
@@ -145,25 +159,14 @@ class GateMachine(RuleBasedStateMachine):
         answer = self._run(self._gate.configure(self._event, self._epoch))
         assert answer == (changes, self._available_units())
 
-    @rule()
-    def open_again(self) -> None:
-        """The switch alone: pauses must end often, or examples are mostly pauses."""
-        self.configure(SaleSwitch.OPEN, tuple(self._model.capacity_units.values()))
-
-    @rule()
-    def load_anew(self) -> None:
+    @rule(window=windows)
+    def load_anew(self, window: tuple[int, int]) -> None:
         """As after a loss: everything goes, and what the ledger has is adopted."""
         live = list(self._model.orders.values())
-        self._generation += 1
-        self._begin()
+        bodies = [(order.order_id, body_of(order)) for order in live]
+        self._load(window)
         self._model.adopt(live)
-        self._run(
-            self._gate.adopt(
-                self._event.id,
-                self._epoch,
-                [(order.order_id, body_of(order)) for order in live],
-            )
-        )
+        self._run(self._gate.adopt(self._event.id, self._epoch, bodies))
         self._count_new(set())
 
     # -- what holds after each of them

@@ -19,6 +19,7 @@ HELD_AGAINST_THE_MODEL = settings(
     deadline=None,
     derandomize=bool(os.environ.get("CI")),
     print_blob=True,
+    report_multiple_bugs=False,
 )
 # A planted fault needs finding, not explaining: the first difference is enough.
 LOOKING_FOR_A_FAULT = settings(

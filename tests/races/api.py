@@ -27,7 +27,7 @@ class Api:
         settings: Settings,
         folder: Path,
         *,
-        workers: int = 2,
+        workers: int = 1,
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.port = free_port()

@@ -1,8 +1,12 @@
 """The books of both stores after a race, which must balance to the unit."""
 
+from datetime import UTC, datetime, timedelta
+
 from onsale.domain.errors import Refused
+from onsale.domain.event import PaymentKind
 from onsale.domain.order import Order
 from onsale.domain.tier import TierBooks
+from onsale.ledger.events import NewEvent, NewTier
 from onsale.sales.books import Audit, audit
 from onsale.sales.placing import Asked
 from onsale.sales.service import Service
@@ -28,6 +32,31 @@ async def assert_balanced(service: Service, event_id: str) -> list[TierBooks]:
     left_at_gate = [tier.available_units for tier in found.gate.tiers]
     assert left_at_gate == [tier.available_units for tier in counted]
     return counted
+
+
+def new_event(
+    *capacities_units: int,
+    payment: PaymentKind = PaymentKind.NONE,
+    max_per_buyer_units: int = 0,
+    hold_seconds: int = 600,
+) -> NewEvent:
+    """An event on sale, for services on stores of their own, where `make_event` does not reach."""
+    now = datetime.now(UTC)
+    return NewEvent(
+        name="A night to test",
+        venue=None,
+        starts_at=now + timedelta(days=30),
+        sale_opens_at=now - timedelta(minutes=1),
+        sale_closes_at=now + timedelta(days=1),
+        hold_seconds=hold_seconds,
+        max_per_buyer_units=max_per_buyer_units,
+        payment=payment,
+        currency="EUR",
+        tiers=tuple(
+            NewTier(f"t{number}", f"Tier {number}", 1_000 * number, capacity_units)
+            for number, capacity_units in enumerate(capacities_units, start=1)
+        ),
+    )
 
 
 async def place(service: Service, event_id: str, buyer_id: str, key: str, *quantities: int) -> Order:

@@ -25,6 +25,13 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
 
 
 @pytest.fixture
+async def exits() -> AsyncIterator[AsyncExitStack]:
+    """Closes in the end what a test opens on its way."""
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
 async def services(settings: Settings) -> AsyncIterator[list[Service]]:
     """Three services that know nothing of each other, as three processes would."""
     async with AsyncExitStack() as exits:
@@ -32,9 +39,11 @@ async def services(settings: Settings) -> AsyncIterator[list[Service]]:
 
 
 @pytest.fixture(scope="session")
-async def api(
+async def ports(
     settings: Settings, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Api]:
-    """Two API processes on one port."""
-    async with Api(settings, tmp_path_factory.mktemp("api"), workers=2) as api:
-        yield api
+) -> AsyncIterator[list[int]]:
+    """The ports of two API processes: a crowd that takes them in turn is at both."""
+    async with AsyncExitStack() as exits:
+        apis = [Api(settings, tmp_path_factory.mktemp("api")) for _ in range(2)]
+        await asyncio.gather(*(exits.enter_async_context(api) for api in apis))
+        yield [api.port for api in apis]

@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any, NamedTuple, Self
 
 from tests.support import items, token
@@ -93,9 +94,13 @@ def presses(event_id: str, buyers: int, quantity: int = 1) -> list[Press]:
     ]
 
 
-async def press_at_once(port: int, wanted: Sequence[Press]) -> list[Answer]:
-    """Connect them all first, then let them press in one moment; their answers in order."""
-    buyers = await asyncio.gather(*(Buyer.connect(port) for _ in wanted))
+async def press_at_once(ports: Sequence[int], wanted: Sequence[Press]) -> list[Answer]:
+    """Connect them all first, to each port in turn, then let them press in one moment.
+
+    Their answers in their order.
+    """
+    connecting = (Buyer.connect(port) for port, _ in zip(cycle(ports), wanted, strict=False))
+    buyers = await asyncio.gather(*connecting)
     try:
         for buyer, press in zip(buyers, wanted, strict=True):
             buyer.send(press)
