@@ -59,7 +59,9 @@ def new_event(
     )
 
 
-async def place(service: Service, event_id: str, buyer_id: str, key: str, *quantities: int) -> Order:
+async def place(
+    service: Service, event_id: str, buyer_id: str, key: str, *quantities: int
+) -> Order:
     """Order so many of the first tier, of the second…; 0 leaves a tier out. Raises refusals."""
     asked = [(f"t{number}", quantity) for number, quantity in enumerate(quantities, 1) if quantity]
     return (await service.placing.place(event_id, buyer_id, key, Asked(asked, None))).order

@@ -1,14 +1,23 @@
 """Several processes upon one pair of stores: as services in this process, and as real ones."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
+from onsale.embedded import EmbeddedPostgres, EmbeddedValkey
 from onsale.sales.service import Service
 from onsale.settings import Settings
 from tests.races.api import Api
+from tests.races.stores import own_stores
+
+
+@pytest.fixture(scope="session")
+def settings(postgres: EmbeddedPostgres, valkey: EmbeddedValkey) -> Iterator[Settings]:
+    """Settings of processes on stores that only the races use."""
+    with own_stores(postgres, valkey, "races", redis_db=1) as made:
+        yield made
 
 
 @asynccontextmanager

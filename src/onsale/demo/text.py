@@ -54,26 +54,24 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
 
 
 def _print_books(console: Console, verdict: Verdict) -> None:
+    """Both stores' word on every tier; the gate knows what is taken, not what was paid for."""
     gate = {tier["id"]: tier for tier in verdict.audit["gate"]["tiers"]}
-    table = Table(
-        "tier", "store", "capacity", "available", "held", "sold", box=None, padding=(0, 2)
-    )
+    table = Table(box=None, padding=(0, 2))
+    table.add_column("tier")
+    table.add_column("store")
+    for part in ("capacity", "available", "taken", "held", "sold"):
+        table.add_column(part, justify="right")
     for tier in verdict.audit["tiers"]:
+        counted = [tier["capacity"], tier["available"], tier["held"] + tier["sold"]]
         table.add_row(
             tier["id"],
             "ledger",
-            *(f"{tier[part]:,}" for part in ("capacity", "available", "held", "sold")),
+            *(f"{units:,}" for units in (*counted, tier["held"], tier["sold"])),
         )
-        if tier["id"] in gate:
-            seen = gate[tier["id"]]
-            table.add_row(
-                "",
-                "gate",
-                f"{seen['capacity']:,}",
-                f"{seen['available']:,}",
-                f"taken {seen['taken']:,}",
-                "",
-            )
+        seen = gate.get(tier["id"])
+        if seen is not None:
+            counted = [seen["capacity"], seen["available"], seen["taken"]]
+            table.add_row("", "gate", *(f"{units:,}" for units in counted), "", "")
     console.print(table)
 
 
