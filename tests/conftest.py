@@ -17,6 +17,7 @@ from onsale.embedded import EmbeddedPostgres, EmbeddedValkey
 from onsale.http.app import Application, create_app
 from onsale.ledger.events import NewEvent, NewTier
 from onsale.ledger.migrations import migrate
+from onsale.observability.runtime import stop
 from onsale.sales.service import Service
 from onsale.settings import Settings
 from tests.support import SECRET, MakeEvent
@@ -60,8 +61,7 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
     try:
         yield made
     finally:
-        young.cancel()
-        await asyncio.gather(young, return_exceptions=True)
+        await stop(young)
         await made.close()
 
 

@@ -40,6 +40,7 @@ class Admission(NamedTuple):
     """What a batch came to: an outcome per order, and what is left of the tiers it asked for."""
 
     outcomes: list[Outcome]
+    orders_ever_admitted: int
     available_units: dict[int, int]
 
 
@@ -125,7 +126,7 @@ class Gate:
             epoch,
             args,
         )
-        return Admission([_OUTCOMES[digit] for digit in reply[0]], _pairs(reply[1:]))
+        return Admission([_OUTCOMES[digit] for digit in reply[0]], reply[1], _pairs(reply[2:]))
 
     async def give_back(
         self, event_id: str, epoch: str, order_ids: Sequence[bytes]
@@ -284,7 +285,9 @@ class Gate:
             if not names_server(epoch, self._run_id):
                 raise GateLost
             reply: list[Any] = await self._scripts[name](keys, [epoch, *args])
-        if reply[0] == b"LOST":
+        # The call may have been the first on a new connection, to a server that was restarted with
+        # what it had saved. What the script did there goes when that gate is loaded anew.
+        if reply[0] == b"LOST" or not names_server(epoch, self._run_id):
             raise GateLost
         return reply
 

@@ -26,7 +26,7 @@ from onsale.http.problems import (
 from onsale.http.routes import events, health, orders
 from onsale.observability import metrics
 from onsale.observability.logging import configure_logging, get_logger
-from onsale.observability.runtime import serve_metrics, watch_event_loop
+from onsale.observability.runtime import serve_metrics, stop, watch_event_loop
 from onsale.sales.service import Service
 from onsale.settings import Settings
 
@@ -107,9 +107,7 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         api.state.stopping.set()
-        for task in background:
-            task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
+        await stop(*background)
         await service.close()
 
 

@@ -11,6 +11,7 @@ from prometheus_client import start_http_server
 from onsale.observability import metrics
 
 _LAG_SAMPLE_SECONDS = 0.1
+_CANCEL_AGAIN_SECONDS = 0.1
 
 
 def serve_metrics(host: str, first_port: int, ports: int = 1) -> int:
@@ -40,3 +41,16 @@ async def watch_event_loop(report: Callable[[], None] = lambda: None) -> None:
         lag_seconds = perf_counter() - asleep_since - _LAG_SAMPLE_SECONDS
         metrics.event_loop_lag_seconds.observe(max(0.0, lag_seconds))
         report()
+
+
+async def stop(*tasks: "asyncio.Task[None]") -> None:
+    """Cancel tasks until they have ended.
+
+    Once is not enough: a cancellation that meets redis-py's own time-out at the end of a read is
+    taken for that and lost.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_SECONDS)

@@ -109,11 +109,9 @@ class Catalog:
             await self.reload(sale.event.id)
         await self._look(sale)
         if sale.refuses and sale.filter_is_behind:
-            admissions_here = sale.admissions_here
             assert sale.view is not None
-            admitted = sale.view.availability.orders_ever_admitted
-            seen = await self._gate.seen_filter(sale.event.id)
-            sale.see_filter(seen, admitted, admissions_here)
+            admitted = sale.view.orders_ever_admitted
+            sale.see_filter(await self._gate.seen_filter(sale.event.id), admitted)
 
     async def _look(self, sale: Sale) -> None:
         if sale.event.gate_epoch is None:

@@ -41,10 +41,10 @@ class GiveBack:
             log.warning(
                 "stock not given back yet",
                 event_id=sale.event.id,
-                error=type(error).__name__,
+                cause=repr(error.__cause__),
             )
         else:
-            sale.see_batch(0, available_units)
+            sale.see_units(available_units)
 
 
 class Ending:

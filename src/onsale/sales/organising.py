@@ -30,7 +30,9 @@ class Organising:
         try:
             await load_gate(event, self._gate, self._ledger, self._events)
         except GateUnavailable as error:
-            log.warning("gate not loaded yet", event_id=event.id, error=type(error).__name__)
+            log.warning(
+                "gate not loaded yet", event_id=event.id, error=repr(error.__cause__ or error)
+            )
         return (await self._catalog.reload(event.id)).event
 
     async def switch(self, event_id: str, switch: SaleSwitch) -> Event:
@@ -56,7 +58,9 @@ class Organising:
             try:
                 await self._gate.configure(event, epoch)
             except GateUnavailable as error:
-                log.warning("gate not told yet", event_id=event.id, error=type(error).__name__)
+                log.warning(
+                    "gate not told yet", event_id=event.id, error=repr(error.__cause__ or error)
+                )
         # What this process knew of the sale is from before: the next buyer is for the gate.
         sale.view = None
         return sale.event

@@ -185,7 +185,7 @@ class Placing:
         ]
         admission = await self._ask_gate(sale, orders)
         outcomes = admission.outcomes
-        sale.see_batch(outcomes.count(Outcome.ADMITTED), admission.available_units)
+        sale.see_batch(admission)
         for pending, outcome in zip(batch, outcomes, strict=True):
             if outcome is Outcome.ADMITTED or outcome is Outcome.SEEN:
                 self._pass_on(pending)

@@ -13,7 +13,7 @@ from onsale.domain.errors import Refused, SaleClosed, SaleNotOpen, SalePaused, S
 from onsale.domain.event import Event, SaleState, sale_state
 from onsale.domain.inventory import Outcome
 from onsale.domain.order import Item, OrderRequest
-from onsale.gate.gate import Availability, SeenFilter
+from onsale.gate.gate import Admission, Availability, SeenFilter
 from onsale.ledger.ledger import Placement
 from onsale.sales.group_commit import GroupCommit, Pending
 from onsale.sales.meters import SaleMeters
@@ -29,6 +29,8 @@ class SaleView:
 
     availability: Availability
     read_at_seconds: float
+    # As of the latest answer of the gate, which may be later than the rest of the picture.
+    orders_ever_admitted: int
 
     @property
     def age_seconds(self) -> float:
@@ -50,7 +52,6 @@ class Sale:
         "event_read_at_seconds",
         "asked_at_seconds",
         "view",
-        "admissions_here",
         "_filter",
         "_filter_admitted",
         "_age_seconds_max",
@@ -63,8 +64,6 @@ class Sale:
         self.event_read_at_seconds = monotonic()
         self.asked_at_seconds = 0.0
         self.view: SaleView | None = None
-        # Orders this process saw admitted, to tell whether a filter was read before or after them.
-        self.admissions_here = 0
         self._filter: SeenFilter | None = None
         self._filter_admitted = -1
         self._age_seconds_max = age_seconds_max
@@ -81,19 +80,23 @@ class Sale:
 
     def see(self, availability: Availability) -> None:
         """How the sale stands, as the gate just said."""
-        self.view = SaleView(availability, monotonic())
+        self.view = SaleView(availability, monotonic(), availability.orders_ever_admitted)
 
-    def see_filter(self, seen: SeenFilter, admitted: int, admissions_here: int) -> None:
-        """The filter, read after `admitted` orders in all and `admissions_here` of this process."""
-        if admissions_here == self.admissions_here:
-            self._filter = seen
-            self._filter_admitted = admitted
+    def see_filter(self, seen: SeenFilter, admitted: int) -> None:
+        """The filter, read after at least `admitted` orders had been admitted in all."""
+        self._filter = seen
+        self._filter_admitted = admitted
 
-    def see_batch(self, admitted: int, available_units: dict[int, int]) -> None:
-        """What a batch of this process came to: orders admitted, and what is left of its tiers."""
-        if admitted:
-            self.admissions_here += admitted
-            self._filter_admitted = -1
+    def see_batch(self, admission: Admission) -> None:
+        """What a batch of this process came to."""
+        if self.view is not None:
+            self.view.orders_ever_admitted = max(
+                self.view.orders_ever_admitted, admission.orders_ever_admitted
+            )
+        self.see_units(admission.available_units)
+
+    def see_units(self, available_units: dict[int, int]) -> None:
+        """What is left of some tiers, as this process just learned."""
         if self.view is not None:
             self.view.availability.available_units.update(available_units)
 
@@ -108,7 +111,7 @@ class Sale:
     def filter_is_behind(self) -> bool:
         """Whether orders were admitted that the filter does not know."""
         view = self.view
-        return view is None or view.availability.orders_ever_admitted != self._filter_admitted
+        return view is None or view.orders_ever_admitted != self._filter_admitted
 
     @property
     def refuses(self) -> bool:

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Sequence
 from enum import StrEnum
 
-from onsale.observability.runtime import watch_event_loop
+from onsale.observability.runtime import stop, watch_event_loop
 from onsale.sales.service import Service
 from onsale.settings import Settings
 from onsale.workers import outbox, sweeper
@@ -23,16 +23,14 @@ async def run(settings: Settings, kinds: Sequence[WorkerKind]) -> None:
     """Work until SIGTERM or SIGINT; a pass under way is ended by its next await."""
     service = Service.of(settings)
     stopping = asyncio.Event()
-    for stop in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(stop, stopping.set)
+    for signal_ in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signal_, stopping.set)
     tasks = [asyncio.create_task(_work(service, kind)) for kind in kinds]
     tasks.append(asyncio.create_task(watch_event_loop(service.database.report_pool)))
     try:
         await stopping.wait()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await stop(*tasks)
         await service.close()
 
 

@@ -4,6 +4,7 @@
 -- ARGV    1 epoch
 -- returns { 'LOST' }, or { server time in ms, switch, orders ever admitted,
 --           tier number, units left, … }
+-- keeps   nothing
 
 local sale = redis.call('HMGET', KEYS[1], 'epoch', 'switch', 'admitted')
 if sale[1] ~= ARGV[1] then return { 'LOST' } end
