@@ -10,8 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
-from onsale.domain.errors import InvalidRequest, NotFound, OnsaleError
-from onsale.http import metering
+from onsale.domain.errors import FieldError, InvalidRequest, NotFound, OnsaleError
+from onsale.http import metering, openapi
 from onsale.http.auth import Authenticator
 from onsale.http.intake import BODY_BYTES_MAX, PATH, Intake
 from onsale.http.middleware import ASGIApp, Receive, RequestContext, Scope, Send
@@ -19,7 +19,6 @@ from onsale.http.problems import (
     BodyTooLarge,
     InternalError,
     MethodNotAllowed,
-    UnsupportedMediaType,
     invalid,
     problem,
 )
@@ -45,7 +44,7 @@ class Application:
     def __init__(self, api: FastAPI, intake: Intake) -> None:
         self.api = api
         self._intake = intake
-        self._rest: ASGIApp = RequestContext(api)
+        self._rest: ASGIApp = RequestContext(api, BODY_BYTES_MAX)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST":
@@ -71,7 +70,6 @@ def create_app(settings: Settings) -> Application:
         version=version("onsale"),
         description=_DESCRIPTION,
         lifespan=_lifespan,
-        max_body_size=BODY_BYTES_MAX,
     )
     api.state.service = service
     api.state.authenticator = authenticator
@@ -82,6 +80,7 @@ def create_app(settings: Settings) -> Application:
         api.include_router(router)
     _answer_errors_as_problems(api)
     metering.instrument(api)
+    openapi.tell_the_truth(api)
     return Application(api, api.state.intake)
 
 
@@ -123,15 +122,18 @@ def _answer_errors_as_problems(api: FastAPI) -> None:
 
     @api.exception_handler(HTTPException)
     async def framework(request: Request, error: HTTPException) -> Response:
-        return _response(request, _FRAMEWORK_ERRORS.get(error.status_code, InternalError)())
+        return _response(request, _FRAMEWORK_ERRORS.get(error.status_code, InternalError()))
+
+    @api.exception_handler(Exception)
+    async def not_foreseen(request: Request, error: Exception) -> Response:
+        return _response(request, InternalError())
 
 
-_FRAMEWORK_ERRORS: dict[int, type[OnsaleError]] = {
-    400: InvalidRequest,
-    404: NotFound,
-    405: MethodNotAllowed,
-    413: BodyTooLarge,
-    415: UnsupportedMediaType,
+_FRAMEWORK_ERRORS: dict[int, OnsaleError] = {
+    400: InvalidRequest(FieldError("body", "not JSON that can be read")),
+    404: NotFound(),
+    405: MethodNotAllowed(),
+    413: BodyTooLarge(),
 }
 
 

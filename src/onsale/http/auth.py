@@ -59,7 +59,11 @@ class Authenticator:
     def __init__(self, settings: Settings) -> None:
         self._secret = settings.auth_secret.get_secret_value() if settings.auth_secret else None
         self._keys = (
-            jwt.PyJWKClient(settings.auth_jwks_url, lifespan=settings.auth_jwks_cache_seconds)
+            jwt.PyJWKClient(
+                settings.auth_jwks_url,
+                lifespan=settings.auth_jwks_cache_seconds,
+                timeout=settings.auth_jwks_timeout_seconds,
+            )
             if settings.auth_jwks_url and not self._secret
             else None
         )
@@ -88,10 +92,9 @@ class Authenticator:
         if scheme.lower() != b"bearer" or not token or len(token) > _TOKEN_LENGTH_MAX:
             raise Unauthenticated
         try:
-            claims = await self._claims(token.strip().decode("ascii"))
-        except (jwt.PyJWTError, UnicodeDecodeError, ValueError) as error:
+            return _principal(await self._claims(token.strip().decode("ascii")))
+        except (jwt.PyJWTError, ValueError, OverflowError) as error:
             raise Unauthenticated from error
-        return _principal(claims)
 
     async def _claims(self, token: str) -> dict[str, Any]:
         options: Any = {"require": ["exp", "sub"], "verify_aud": False}

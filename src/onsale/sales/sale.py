@@ -7,7 +7,7 @@ admitted orders, read together with the stock, sends them on to where their orde
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, time
 
 from onsale.domain.errors import Refused, SaleClosed, SaleNotOpen, SalePaused, SoldOut
 from onsale.domain.event import Event, SaleState, sale_state
@@ -161,8 +161,10 @@ class Sale:
         """The refusal that a buyer is told."""
         match outcome:
             case Outcome.NOT_OPEN:
-                opens_in_ms = self.event.sale_opens_at_ms - self.view.now_ms if self.view else 0
-                return SaleNotOpen(self.event.sale_opens_at, max(0.0, opens_in_ms / 1000))
+                # Advice, not a decision: without a picture this host's clock will do.
+                now_ms = self.view.now_ms if self.view else int(time() * 1000)
+                opens_in_ms = max(0, self.event.sale_opens_at_ms - now_ms)
+                return SaleNotOpen(self.event.sale_opens_at, opens_in_ms / 1000)
             case Outcome.PAUSED:
                 return SalePaused()
             case Outcome.CLOSED:
