@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from onsale.domain.errors import FieldError, InvalidRequest, NotFound, OnsaleError
 from onsale.http import metering, openapi
 from onsale.http.auth import Authenticator
-from onsale.http.intake import BODY_BYTES_MAX, PATH, Intake
+from onsale.http.intake import PATH, Intake
 from onsale.http.middleware import ASGIApp, Receive, RequestContext, Scope, Send
 from onsale.http.problems import (
     BodyTooLarge,
@@ -44,7 +44,7 @@ class Application:
     def __init__(self, api: FastAPI, intake: Intake) -> None:
         self.api = api
         self._intake = intake
-        self._rest: ASGIApp = RequestContext(api, BODY_BYTES_MAX)
+        self._rest: ASGIApp = RequestContext(api)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST":
@@ -122,7 +122,9 @@ def _answer_errors_as_problems(api: FastAPI) -> None:
 
     @api.exception_handler(HTTPException)
     async def framework(request: Request, error: HTTPException) -> Response:
-        return _response(request, _FRAMEWORK_ERRORS.get(error.status_code, InternalError()))
+        answer = _response(request, _FRAMEWORK_ERRORS.get(error.status_code, InternalError()))
+        answer.headers.update(error.headers or {})
+        return answer
 
     @api.exception_handler(Exception)
     async def not_foreseen(request: Request, error: Exception) -> Response:

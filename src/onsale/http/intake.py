@@ -21,7 +21,7 @@ from onsale.domain.ids import HEX_ID, IDEMPOTENCY_KEY
 from onsale.domain.order import OrderStatus
 from onsale.http.auth import Authenticator, Scope
 from onsale.http.metering import RouteMeter
-from onsale.http.middleware import Receive, Send, request_id_of, send_answer
+from onsale.http.middleware import BODY_BYTES_MAX, Receive, Send, request_id_of, send_answer
 from onsale.http.middleware import Scope as AsgiScope
 from onsale.http.problems import (
     Answer,
@@ -40,7 +40,6 @@ from onsale.sales.catalog import Catalog
 from onsale.sales.paying import Paying
 from onsale.sales.placing import Asked, Placed, Placing
 
-BODY_BYTES_MAX = 64 * 1024
 ROUTE = "/v1/events/{event_id}/orders"
 PATH = re.compile(r"/v1/events/([^/]+)/orders")
 

@@ -22,6 +22,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+BODY_BYTES_MAX = 64 * 1024
 REQUEST_ID_HEADER = b"x-request-id"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
@@ -62,9 +63,8 @@ class RequestContext:
     wrong inside.
     """
 
-    def __init__(self, app: ASGIApp, body_bytes_max: int) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._body_bytes_max = body_bytes_max
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -84,7 +84,7 @@ class RequestContext:
         metrics.http_requests_in_flight.inc()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
-            await self._app(scope, self._limited(scope, receive), send_with_id)
+            await self._app(scope, _limited(scope, receive), send_with_id)
         except Exception:
             log.exception("request failed", method=scope["method"], path=scope["path"])
             if not started:
@@ -93,19 +93,18 @@ class RequestContext:
             structlog.contextvars.unbind_contextvars("request_id")
             metrics.http_requests_in_flight.dec()
 
-    def _limited(self, scope: Scope, receive: Receive) -> Receive:
-        """A `receive` that raises the framework's 413 instead of a body that is too large."""
-        declared_bytes = int(dict(scope["headers"]).get(b"content-length", 0))
-        received_bytes = 0
 
-        async def limited() -> Message:
-            nonlocal received_bytes
-            if declared_bytes > self._body_bytes_max:
-                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-            message = await receive()
-            received_bytes += len(message.get("body", b""))
-            if received_bytes > self._body_bytes_max:
-                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-            return message
+def _limited(scope: Scope, receive: Receive) -> Receive:
+    """A `receive` that raises the framework's 413 in place of a body that is too large."""
+    declared_bytes = int(dict(scope["headers"]).get(b"content-length", 0))
+    received_bytes = 0
 
-        return limited
+    async def limited() -> Message:
+        nonlocal received_bytes
+        message = await receive() if declared_bytes <= BODY_BYTES_MAX else {}
+        received_bytes += len(message.get("body", b""))
+        if max(declared_bytes, received_bytes) > BODY_BYTES_MAX:
+            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        return message
+
+    return limited

@@ -7,6 +7,8 @@ from fastapi import FastAPI
 from onsale.http.intake import ROUTE
 from onsale.http.problems import MEDIA_TYPE
 
+_FRAMEWORK_ERRORS = ("HTTPValidationError", "ValidationError")
+
 
 def tell_the_truth(api: FastAPI) -> None:
     """Correct the app's OpenAPI document."""
@@ -18,6 +20,8 @@ def tell_the_truth(api: FastAPI) -> None:
             for operations in document["paths"].values():
                 for operation in operations.values():
                     _errors_are_problems(operation)
+            for unused in _FRAMEWORK_ERRORS:
+                document["components"]["schemas"].pop(unused, None)
             _key_is_required(document["paths"][ROUTE]["post"])
         return derive()
 
@@ -25,8 +29,13 @@ def tell_the_truth(api: FastAPI) -> None:
 
 
 def _errors_are_problems(operation: dict[str, Any]) -> None:
-    """FastAPI declares its default media type beside the one that is sent."""
-    for answer in operation["responses"].values():
+    """FastAPI declares its default media type beside the one that is sent, and errors of its own
+    wherever there is a parameter, even one that can only be found or not.
+    """
+    answers = operation["responses"]
+    if MEDIA_TYPE not in answers.get("422", {}).get("content", {MEDIA_TYPE: None}):
+        del answers["422"]
+    for answer in answers.values():
         content = answer.get("content", {})
         if MEDIA_TYPE in content:
             content.pop("application/json", None)
