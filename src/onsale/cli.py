@@ -1,4 +1,4 @@
-"""The command line: `onsale dev | demo | serve | worker | migrate | token | audit | loadtest`.
+"""The command line: `onsale --help` lists the commands.
 
 Every command imports what it needs when it runs: `token` starts no web framework, and the image
 that only serves leaves the load generator and the embedded servers out.
@@ -271,6 +271,34 @@ def loadtest(
             report_dir=report_dir or _new_report_dir(scenario),
         )
         _finish(verdict, console, as_json)
+
+
+@app.command()
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="Three short rounds.")] = False,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Turns of every variant.")] = None,
+    seconds: Annotated[int | None, typer.Option(min=1, help="The length of a turn.")] = None,
+    connections: Annotated[int, typer.Option(min=1, max=4_096)] = 128,
+    as_json: Json = False,
+) -> None:
+    """Measure orders a second and CPU an order, beside routes that do nothing."""
+    with _one_line_errors():
+        from onsale.bench.run import run
+        from onsale.bench.text import render
+
+        console = _console(as_json)
+        result = run(
+            rounds=rounds or (3 if quick else 5),
+            seconds=seconds or (2 if quick else 4),
+            connections=connections,
+            tell=lambda line: console.print(f"  {line}", style="dim", highlight=False),
+        )
+        if as_json:
+            typer.echo(json.dumps(result.as_json()))
+        else:
+            render(result, console)
+        if result.faults:
+            raise typer.Exit(_FAILED)
 
 
 # -- what the commands share

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jwt
 
 from onsale.domain.ids import BUYER_ID
+from onsale.http.hs256 import Hs256Verifier
 from onsale.http.problems import Forbidden, Unauthenticated
 from onsale.settings import Settings
 
@@ -57,14 +58,15 @@ class Authenticator:
     """Checks `Authorization` headers by one of the two ways of the settings."""
 
     def __init__(self, settings: Settings) -> None:
-        self._secret = settings.auth_secret.get_secret_value() if settings.auth_secret else None
+        secret = settings.auth_secret
+        self._hs256 = Hs256Verifier(secret.get_secret_value()) if secret else None
         self._keys = (
             jwt.PyJWKClient(
                 settings.auth_jwks_url,
                 lifespan=settings.auth_jwks_cache_seconds,
                 timeout=settings.auth_jwks_timeout_seconds,
             )
-            if settings.auth_jwks_url and not self._secret
+            if settings.auth_jwks_url and not secret
             else None
         )
         self._verified: OrderedDict[bytes, Principal] = OrderedDict()
@@ -92,24 +94,27 @@ class Authenticator:
         if scheme.lower() != b"bearer" or not token or len(token) > _TOKEN_LENGTH_MAX:
             raise Unauthenticated
         try:
-            return _principal(await self._claims(token.strip().decode("ascii")))
+            return _principal(await self._claims(token.strip()))
         except (jwt.PyJWTError, ValueError, OverflowError) as error:
             raise Unauthenticated from error
 
-    async def _claims(self, token: str) -> dict[str, Any]:
-        options: Any = {"require": ["exp", "sub"], "verify_aud": False}
+    async def _claims(self, token: bytes) -> dict[str, Any]:
+        if self._hs256 is not None:
+            return self._hs256.claims(token)
         if self._keys is None:
-            if self._secret is None:
-                raise Unauthenticated
-            return jwt.decode(token, self._secret, algorithms=["HS256"], options=options)
+            raise Unauthenticated
+        text = token.decode("ascii")
         # May fetch keys: off the event loop.
-        key = await asyncio.to_thread(self._keys.get_signing_key_from_jwt, token)
-        return jwt.decode(token, key.key, algorithms=_ASYMMETRIC, options=options)
+        key = await asyncio.to_thread(self._keys.get_signing_key_from_jwt, text)
+        options: Any = {"require": ["exp", "sub"], "verify_aud": False}
+        return jwt.decode(text, key.key, algorithms=_ASYMMETRIC, options=options)
 
 
 def _principal(claims: dict[str, Any]) -> Principal:
-    subject, scope = claims["sub"], claims.get("scope", "")
-    if not BUYER_ID.fullmatch(subject) or not isinstance(scope, str):
+    subject, scope = claims.get("sub"), claims.get("scope", "")
+    if not isinstance(subject, str) or not isinstance(scope, str):
+        raise Unauthenticated
+    if not BUYER_ID.fullmatch(subject):
         raise Unauthenticated
     return Principal(subject, frozenset(scope.split()), float(claims["exp"]))
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from time import monotonic
 
 from onsale.domain.errors import GateLost, GateUnavailable, LedgerUnavailable, NotFound
@@ -16,6 +17,8 @@ _UNKNOWN_IDS_MAX = 10_000
 _UNKNOWN_SECONDS = 1.0
 # A sale that nobody has asked for in this time is not kept young.
 _IDLE_SECONDS = 5.0
+# So that one look may be late, and the next one too.
+_LOOKS_PER_AGE = 4
 # What others changed about an event (its capacity, its epoch) is seen after this time.
 _EVENT_AGE_SECONDS_MAX = 1.0
 
@@ -92,21 +95,29 @@ class Catalog:
 
     async def keep_young(self) -> None:
         """Look after every sale that buyers ask for, for ever; errors are met at the next look."""
-        # Twice within the age limit, so that one look may be late.
-        pause_seconds = self._age_seconds_max / 2.5
+        # Pictures apart from events: reading the ledger takes longer than a picture may be old.
+        await asyncio.gather(
+            self._repeat(self._look_after, self._age_seconds_max / _LOOKS_PER_AGE),
+            self._repeat(self._read_again, _EVENT_AGE_SECONDS_MAX),
+        )
+
+    async def _repeat(
+        self, look: Callable[[Sale], Awaitable[object]], pause_seconds: float
+    ) -> None:
         while True:
             asked_since = monotonic() - _IDLE_SECONDS
             for sale in self.sales():
                 if sale.asked_at_seconds > asked_since:
                     try:
-                        await self._look_after(sale)
+                        await look(sale)
                     except (GateUnavailable, LedgerUnavailable, NotFound) as error:
                         log.debug("sale not refreshed", event_id=sale.event.id, error=str(error))
             await asyncio.sleep(pause_seconds)
 
+    async def _read_again(self, sale: Sale) -> None:
+        await self.reload(sale.event.id)
+
     async def _look_after(self, sale: Sale) -> None:
-        if monotonic() - sale.event_read_at_seconds > _EVENT_AGE_SECONDS_MAX:
-            await self.reload(sale.event.id)
         await self._look(sale)
         if sale.refuses and sale.filter_is_behind:
             assert sale.view is not None

@@ -49,7 +49,6 @@ class Sale:
         "event",
         "meters",
         "gate_stage",
-        "event_read_at_seconds",
         "asked_at_seconds",
         "view",
         "_filter",
@@ -61,7 +60,6 @@ class Sale:
         self.event = event
         self.meters = SaleMeters(event)
         self.gate_stage: GroupCommit[OrderRequest, Verdict] | None = None
-        self.event_read_at_seconds = monotonic()
         self.asked_at_seconds = 0.0
         self.view: SaleView | None = None
         self._filter: SeenFilter | None = None
@@ -76,7 +74,6 @@ class Sale:
             self.view = None
             self._filter = None
         self.event = event
-        self.event_read_at_seconds = monotonic()
 
     def see(self, availability: Availability) -> None:
         """How the sale stands, as the gate just said."""
