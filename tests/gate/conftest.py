@@ -18,13 +18,21 @@ SERVERS = ("valkey", "redis")
 
 
 @pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
-    """Debian's Redis 7, with the settings of the Valkey."""
-    binary = shutil.which("redis-server")
-    if binary is None:
+def redis_binary() -> Path:
+    """Debian's Redis 7."""
+    found = shutil.which("redis-server")
+    if found is None:
         pytest.skip("no redis-server on the PATH: apt-get install redis-server")
+    return Path(found)
+
+
+@pytest.fixture(scope="session")
+def redis_server(
+    tmp_path_factory: pytest.TempPathFactory, redis_binary: Path
+) -> Iterator[EmbeddedValkey]:
+    """Debian's Redis 7, with the settings of the Valkey."""
     folder = tmp_path_factory.mktemp("gate") / "redis"
-    with EmbeddedValkey(folder, binary=Path(binary)) as server:
+    with EmbeddedValkey(folder, binary=redis_binary) as server:
         yield server
 
 

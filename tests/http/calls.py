@@ -1,28 +1,59 @@
-"""What the tests of the contract say over and over: paths, orders, problems, and what was taken."""
+"""What the tests of the contract say over and over: paths, bodies, problems, and what was taken."""
 
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 
 from onsale.domain.event import Event
+from onsale.http.app import Application, create_app
 from onsale.sales.service import Service
-from tests.support import as_buyer, count_rows, items
+from onsale.settings import Settings
+from tests.support import as_buyer, count_rows, items, with_scope
 
 UNKNOWN_ID = "0" * 32
 PROBLEM = "application/problem+json"
 
-ADMIN = "admin"
-OPS = "ops"
+# What only somebody inside should ever read.
+INTERNALS = re.compile(
+    r"Traceback|File \\?\"|\.py\b|asyncpg|sqlalchemy|pydantic|redis\.|SELECT |INSERT |UPDATE "
+    r"|\b[A-Z]\w+(Error|Exception)\b|\bconstraint\b|postgresql[+:]|unix:"
+)
+
+EVENT: dict[str, Any] = {
+    "name": "The Last Waltz",
+    "starts_at": "2040-11-25T19:00:00Z",
+    "sale_opens_at": "2020-05-01T10:00:00Z",
+    "sale_closes_at": "2040-11-25T18:00:00Z",
+    "payment": "none",
+    "currency": "EUR",
+    "tiers": [{"id": "t1", "name": "General admission", "price": 4900, "capacity": 100}],
+}
 
 
-def event_path(event: Event, *rest: str) -> str:
+@asynccontextmanager
+async def started(settings: Settings) -> AsyncIterator[tuple[Application, httpx.AsyncClient]]:
+    """An API of one's own, started, and a client of it."""
+    app = create_app(settings)
+    async with app.api.router.lifespan_context(app.api):
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://onsale") as client:
+            yield app, client
+
+
+# -- asking
+
+
+def event_path(event_id: str, *rest: str) -> str:
     """The event's address, or that of something below it."""
-    return "/".join((f"/v1/events/{event.id}", *rest))
+    return "/".join((f"/v1/events/{event_id}", *rest))
 
 
-def orders_path(event: Event) -> str:
+def orders_path(event_id: str) -> str:
     """Where the event's orders are placed."""
-    return event_path(event, "orders")
+    return event_path(event_id, "orders")
 
 
 def order_path(order: dict[str, Any], *rest: str) -> str:
@@ -30,15 +61,25 @@ def order_path(order: dict[str, Any], *rest: str) -> str:
     return "/".join((f"/v1/events/{order['event_id']}/orders/{order['id']}", *rest))
 
 
+async def created(client: httpx.AsyncClient, **changed: Any) -> dict[str, Any]:
+    """An event of 100 tickets on sale, but for what is changed, put on sale over HTTP."""
+    answer = await client.post(
+        "/v1/events", json={**EVENT, **changed}, headers=with_scope("admin", "organiser")
+    )
+    assert answer.status_code == 201, answer.text
+    event: dict[str, Any] = answer.json()
+    return event
+
+
 async def place(
     client: httpx.AsyncClient,
-    event: Event,
+    event_id: str,
     body: dict[str, Any] | None = None,
     headers: dict[str, str] | None = None,
 ) -> httpx.Response:
     """Order one ticket of the first tier as buyer-1, unless asked otherwise."""
     return await client.post(
-        orders_path(event),
+        orders_path(event_id),
         json=items() if body is None else body,
         headers=as_buyer() if headers is None else headers,
     )
@@ -46,15 +87,18 @@ async def place(
 
 async def placed(
     client: httpx.AsyncClient,
-    event: Event,
+    event_id: str,
     body: dict[str, Any] | None = None,
     headers: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """An order that was placed well."""
-    answer = await place(client, event, body, headers)
+    answer = await place(client, event_id, body, headers)
     assert answer.status_code == 201, answer.text
     order: dict[str, Any] = answer.json()
     return order
+
+
+# -- judging
 
 
 def problem_of(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
@@ -67,6 +111,11 @@ def problem_of(answer: httpx.Response, status: int, code: str) -> dict[str, Any]
     assert problem["title"]
     assert problem["detail"]
     assert problem["request_id"] == answer.headers["x-request-id"]
+    assert ("retry-after" in answer.headers) == (
+        status in (429, 503) or code in ("sale_not_open", "request_in_progress")
+    )
+    found = INTERNALS.search(answer.text)
+    assert found is None, f"{found} is nobody's business: {answer.text}"
     return problem
 
 

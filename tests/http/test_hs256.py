@@ -52,7 +52,7 @@ def _pyjwt(token: bytes) -> dict[str, Any] | None:
 
 GOOD = _token({"sub": "buyer-1", "scope": "buy", "exp": SOON})
 
-numbers = st.one_of(
+numbers: st.SearchStrategy[Any] = st.one_of(
     st.sampled_from([SOON, LONG_AGO, NOW + 60.5, 0, -1, 2**70, True, None, "soon", str(SOON), []]),
     st.integers(),
     st.floats(),

@@ -7,16 +7,19 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from onsale.embedded import EmbeddedPostgres, EmbeddedValkey
+from onsale.observability.runtime import stop
 from onsale.sales.service import Service
 from onsale.settings import Settings
 from tests.races.api import Api
-from tests.races.stores import own_stores
+from tests.races.stores import execute, own_stores
 
 
 @pytest.fixture(scope="session")
 def settings(postgres: EmbeddedPostgres, valkey: EmbeddedValkey) -> Iterator[Settings]:
     """Settings of processes on stores that only the races use."""
     with own_stores(postgres, valkey, "races", redis_db=1) as made:
+        # Postgres looks for a deadlock after a second; a test that plants some cannot wait so long.
+        execute(made.database_url, "ALTER DATABASE races SET deadlock_timeout = '20ms'")
         yield made
 
 
@@ -28,8 +31,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
     try:
         yield service
     finally:
-        young.cancel()
-        await asyncio.gather(young, return_exceptions=True)
+        await stop(young)
         await service.close()
 
 

@@ -13,7 +13,7 @@ def render(result: BenchResult, console: Console) -> None:
     console.print(
         f"{rounds} rounds of {result.seconds} s each, {result.connections} connections,"
         f" one worker, {result.cpus} CPUs; load average before: {result.load_average:.1f}."
-        " Medians, and lowest–highest of the rounds.",
+        " CPU is per request; medians, (lowest–highest) of the rounds.",
         highlight=False,
     )
     for table in (_speeds(result), _costs(result), _ratios(result)):
@@ -33,8 +33,8 @@ def _speeds(result: BenchResult) -> Table:
         table.add_row(
             name,
             _text(result.spread(name, "requests_per_second"), 0),
-            _text(result.spread(name, "p50_ms"), 1),
-            _text(result.spread(name, "p99_ms"), 1),
+            _median(result.spread(name, "p50_ms"), 1),
+            _text(result.spread(name, "p99_ms"), 0),
             _text(result.spread(name, "api_cpu_us"), 0),
         )
     return table
@@ -43,12 +43,12 @@ def _speeds(result: BenchResult) -> Table:
 def _costs(result: BenchResult) -> Table:
     table = _table(
         "",
-        "Redis CPU µs",
-        "Postgres CPU µs",
-        "gate batch",
-        "ledger batch",
-        "Redis B/order",
-        "Postgres B/order",
+        "Redis\nCPU µs",
+        "Postgres\nCPU µs",
+        "gate\nbatch",
+        "ledger\nbatch",
+        "Redis\nB/order",
+        "Postgres\nB/order",
     )
     for name in result.turns:
         if VARIANTS[name].sale is not None:
@@ -56,8 +56,8 @@ def _costs(result: BenchResult) -> Table:
                 name,
                 _text(result.spread(name, "redis_cpu_us"), 1),
                 _text(result.spread(name, "postgres_cpu_us"), 0),
-                _text(result.spread(name, "gate_batch_mean"), 0),
-                _text(result.spread(name, "ledger_batch_mean"), 0),
+                _median(result.spread(name, "gate_batch_mean"), 0),
+                _median(result.spread(name, "ledger_batch_mean"), 0),
                 _number(result.bytes_per_order(name, "redis"), 0),
                 _number(result.bytes_per_order(name, "postgres"), 0),
             )
@@ -80,7 +80,7 @@ def _table(first: str, *others: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column(first, style="bold")
     for name in others:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     return table
 
 
@@ -89,6 +89,10 @@ def _text(spread: Spread | None, digits: int) -> str:
         return ""
     median, low, high = (_number(value, digits) for value in spread)
     return f"{median} ({low}–{high})"
+
+
+def _median(spread: Spread | None, digits: int) -> str:
+    return _number(spread.median if spread else None, digits)
 
 
 def _number(value: float | None, digits: int) -> str:
