@@ -23,6 +23,7 @@ from onsale.http.problems import (
     problem,
 )
 from onsale.http.routes import events, health, orders
+from onsale.http.streams import Streams
 from onsale.observability import metrics
 from onsale.observability.logging import configure_logging, get_logger
 from onsale.observability.runtime import serve_metrics, stop, watch_event_loop
@@ -74,8 +75,7 @@ def create_app(settings: Settings) -> Application:
     api.state.service = service
     api.state.authenticator = authenticator
     api.state.intake = Intake(authenticator, service.catalog, service.placing, service.paying)
-    api.state.streams = 0
-    api.state.stopping = asyncio.Event()
+    api.state.streams = Streams(settings.availability_streams_max)
     for router in (events.router, orders.router, health.router):
         api.include_router(router)
     _answer_errors_as_problems(api)
@@ -102,10 +102,11 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
         asyncio.create_task(service.catalog.keep_young()),
         asyncio.create_task(watch_event_loop(service.database.report_pool)),
     ]
+    streams: Streams = api.state.streams
     try:
-        yield
+        with streams.ending_with_the_process():
+            yield
     finally:
-        api.state.stopping.set()
         await stop(*background)
         await service.close()
 

@@ -1,5 +1,6 @@
 """What routes ask for: the service, who is calling, and ids that can be ids."""
 
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import Depends, Path, Query, Request
@@ -9,6 +10,7 @@ from onsale.domain.errors import NotFound
 from onsale.domain.ids import HEX_ID, TIER_ID
 from onsale.http.auth import Authenticator, Principal, Scope
 from onsale.http.intake import require_json
+from onsale.http.streams import Streams
 from onsale.ledger.ledger import OrderKey
 from onsale.sales.service import Service
 
@@ -52,6 +54,16 @@ def _json_body(request: Request) -> None:
 
 
 JSON_BODY = Depends(_json_body)
+
+
+async def _stream_place(request: Request) -> AsyncIterator[Streams]:
+    """A place that is given back when the stream has ended, or never began."""
+    streams: Streams = request.app.state.streams
+    async with streams.place():
+        yield streams
+
+
+StreamPlace = Annotated[Streams, Depends(_stream_place)]
 
 _HEX_EXAMPLES = ["0198f3a2b4c57d6e8f901a2b3c4d5e6f"]
 

@@ -1,16 +1,15 @@
 """Events: put on sale, look at, pause, resume, close; capacities, availability, books."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, Response
 from fastapi.responses import StreamingResponse
 
-from onsale.domain.errors import GateUnavailable, NotFound, Overloaded
+from onsale.domain.errors import GateUnavailable, NotFound
 from onsale.domain.event import Event, SaleSwitch
 from onsale.http import cursors
 from onsale.http.dependencies import (
@@ -21,6 +20,7 @@ from onsale.http.dependencies import (
     Operator,
     PageSize,
     ServiceDep,
+    StreamPlace,
     TierIdDep,
 )
 from onsale.http.problems import responses
@@ -34,6 +34,7 @@ from onsale.http.schemas import (
     EventPage,
     TierAvailability,
 )
+from onsale.http.streams import Streams
 from onsale.ledger.events import NewEvent, NewTier
 from onsale.sales.books import DIFFERENCES_MAX, Audit, audit
 from onsale.sales.service import Service
@@ -162,40 +163,37 @@ async def get_availability(
     },
 )
 async def stream_availability(
-    request: Request, service: ServiceDep, event_id: EventId
+    service: ServiceDep, event_id: EventId, streams: StreamPlace
 ) -> StreamingResponse:
     """What is left, told as it changes."""
     first = await _availability(service, event_id)
-    if request.app.state.streams >= service.settings.availability_streams_max:
-        raise Overloaded
     return StreamingResponse(
-        _stream(request, service, event_id, first),
+        _stream(streams, service, event_id, first),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
 
 
 async def _stream(
-    request: Request, service: Service, event_id: str, first: AvailabilityOut
+    streams: Streams, service: Service, event_id: str, first: AvailabilityOut
 ) -> AsyncIterator[str]:
-    request.app.state.streams += 1
     interval_seconds = service.settings.availability_stream_interval_seconds
-    try:
-        told, quiet_seconds = "", 0.0
-        availability = first
-        while not request.app.state.stopping.is_set():
-            etag = _etag(availability)
-            if etag != told:
-                told, quiet_seconds = etag, 0.0
-                yield f"event: availability\ndata: {availability.model_dump_json()}\n\n"
-            elif quiet_seconds >= _HEARTBEAT_SECONDS:
-                quiet_seconds = 0.0
-                yield ": still here\n\n"
-            await asyncio.sleep(interval_seconds)
-            quiet_seconds += interval_seconds
-            availability = await _availability(service, event_id)
-    finally:
-        request.app.state.streams -= 1
+    told, quiet_seconds = _etag(first), 0.0
+    yield _server_sent(first)
+    while await streams.goes_on_after(interval_seconds):
+        quiet_seconds += interval_seconds
+        availability = await _availability(service, event_id)
+        etag = _etag(availability)
+        if etag != told:
+            told, quiet_seconds = etag, 0.0
+            yield _server_sent(availability)
+        elif quiet_seconds >= _HEARTBEAT_SECONDS:
+            quiet_seconds = 0.0
+            yield ": still here\n\n"
+
+
+def _server_sent(availability: AvailabilityOut) -> str:
+    return f"event: availability\ndata: {availability.model_dump_json()}\n\n"
 
 
 @router.get(

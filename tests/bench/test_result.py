@@ -1,0 +1,74 @@
+"""Medians, spreads and ratios of turns made up for it."""
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from onsale.bench.result import BenchResult, Ratio, Spread, Turn
+from onsale.bench.text import render
+
+
+def turn(rate: float, cpu_us: float, **other: float) -> Turn:
+    return Turn(
+        requests=100,
+        requests_per_second=rate,
+        p50_ms=1,
+        p99_ms=2,
+        api_cpu_us=cpu_us,
+        **other,  # type: ignore[arg-type]
+    )
+
+
+RESULT = BenchResult(
+    seconds=1,
+    connections=8,
+    cpus=2,
+    load_average=0.5,
+    turns={
+        "noop": [turn(1_000, 100), turn(500, 200), turn(2_000, 50)],
+        "order": [
+            turn(800, 120, new_orders=10, redis_bytes=1_000, redis_cpu_us=5),
+            turn(500, 260, new_orders=30, redis_bytes=5_000, redis_cpu_us=4),
+            turn(1_000, 70, new_orders=0, redis_bytes=0, redis_cpu_us=9),
+        ],
+    },
+    faults=[],
+)
+
+
+def test_ratios_are_of_the_same_round() -> None:
+    """The ratio of the medians would be 0.8: the machine's mood of a round must cancel out."""
+    ratios = RESULT.ratios()
+    assert ratios[Ratio("requests_per_second", "order", "noop")] == Spread(0.8, 0.5, 1.0)
+    assert ratios[Ratio("api_cpu_us", "order", "noop")] == Spread(1.3, 1.2, 1.4)
+    assert {ratio.variant for ratio in ratios} == {"order"}, "only variants that were run"
+
+
+def test_a_spread_leaves_out_what_there_is_not() -> None:
+    assert RESULT.spread("order", "redis_cpu_us") == Spread(5, 4, 9)
+    assert RESULT.spread("noop", "redis_cpu_us") is None
+    assert Spread.of([None, 3.0, None]) == Spread(3.0, 3.0, 3.0)
+
+
+def test_bytes_per_order_are_over_all_rounds() -> None:
+    assert RESULT.bytes_per_order("order", "redis") == 150
+    assert RESULT.bytes_per_order("noop", "redis") is None
+
+
+@pytest.mark.parametrize("faults", [[], ["round 1: order: 3 answers of another status"]])
+def test_what_people_and_programs_read_agrees(faults: list[str]) -> None:
+    result = BenchResult(1, 8, 2, 0.5, RESULT.turns, faults)
+    console = Console(width=80, record=True, file=StringIO())
+    render(result, console)
+    text = console.export_text()
+    as_json = result.as_json()
+    assert as_json["well"] is result.well is not bool(faults)
+    assert as_json["faults"] == faults
+    assert ("Every answer was right" in text) is result.well
+    assert as_json["ratios"]["requests_per_second order/noop"]["median"] == 0.8
+    assert "0.80 (0.50–1.00)" in text
+    assert as_json["variants"]["order"]["redis_bytes_per_order"] == 150
+    for fault in faults:
+        assert fault in text
+    assert "…" not in text, "a table is too wide for a terminal of 80 columns"
