@@ -218,7 +218,7 @@ async def test_streams_that_open_in_one_moment_share_the_limit(
     """
     path = event_path((await make_event()).id, "availability/stream")
     limited = settings.model_copy(update={"availability_streams_max": 2})
-    async with started(limited) as (app, client):
+    async with started(limited) as (_, client):
         asked = [asyncio.create_task(client.get(path)) for _ in range(6)]
 
         async def four_are_refused() -> bool:
@@ -226,7 +226,7 @@ async def test_streams_that_open_in_one_moment_share_the_limit(
 
         await wait_until(four_are_refused)
         # Streams end when the process is told to stop.
-        app.api.state.stopping.set()
+        app.api.state.streams.end()
         answers = await asyncio.gather(*asked)
     assert sorted(answer.status_code for answer in answers) == [200] * 2 + [503] * 4
 

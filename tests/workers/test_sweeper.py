@@ -19,7 +19,7 @@ from onsale.domain.errors import (
     SaleNotOpen,
     SoldOut,
 )
-from onsale.domain.event import PaymentKind
+from onsale.domain.event import Event, PaymentKind
 from onsale.domain.order import OrderStatus
 from onsale.embedded import spawn_child, stop_child
 from onsale.ledger.ledger import OrderKey
@@ -74,13 +74,12 @@ async def test_expired_holds_are_back_on_sale_in_time(
     await place(service, warm_up.id, "buyer-1", "press-1", 1)
     await wait_until(first_sweep, timeout_s=30)
 
-    for number in range(3):
-        event = await make_event(1, payment=PaymentKind.CARD, hold_seconds=1)
+    async def measure(event: Event) -> None:
         held = await place(service, event.id, "buyer-1", "press-1", 1)
 
-        async def sold_again(event_id: str = event.id, buyer: str = f"next-{number}") -> bool:
+        async def sold_again() -> bool:
             try:
-                return bool(await place(service, event_id, buyer, "press-1", 1))
+                return bool(await place(service, event.id, "buyer-2", "press-1", 1))
             except SoldOut:
                 return False
 
@@ -88,6 +87,9 @@ async def test_expired_holds_are_back_on_sale_in_time(
         late_ms = await count_rows(service, _LATE_MS, event=event.id, id=held.id.hex())
         assert 0 <= late_ms < 1_000 * BACK_ON_SALE_WITHIN_SECONDS
         await assert_balanced(service, event.id)
+
+    events = [await make_event(1, payment=PaymentKind.CARD, hold_seconds=1) for _ in range(3)]
+    await asyncio.gather(*map(measure, events))
 
 
 _EXPIRED = "SELECT count(*) FROM orders WHERE event_id = :event AND status = 'expired'"

@@ -26,7 +26,12 @@ from onsale.http.routes import events, health, orders
 from onsale.http.streams import Streams
 from onsale.observability import metrics
 from onsale.observability.logging import configure_logging, get_logger
-from onsale.observability.runtime import serve_metrics, stop, watch_event_loop
+from onsale.observability.runtime import (
+    calm_garbage_collector,
+    serve_metrics,
+    stop,
+    watch_event_loop,
+)
 from onsale.sales.service import Service
 from onsale.settings import Settings
 
@@ -98,6 +103,7 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
     metrics.gate_mode.labels("redis").set(1)
     port = serve_metrics(settings.metrics_host, settings.metrics_port, ports=settings.workers)
     log.info("serving", port=settings.port, metrics_port=port)
+    calm_garbage_collector()
     background = [
         asyncio.create_task(service.catalog.keep_young()),
         asyncio.create_task(watch_event_loop(service.database.report_pool)),

@@ -1,6 +1,7 @@
 """Serving the API: uvicorn with uvloop and httptools, one process or several on one port."""
 
 import os
+import signal
 
 import uvicorn
 
@@ -15,6 +16,9 @@ def serve(settings: Settings) -> None:
     """Serve until told to stop. Every process reads its settings from the environment."""
     # Processes of uvicorn's start anew and know only the environment.
     os.environ["ONSALE_WORKERS"] = str(settings.workers)
+    # uvicorn raises the signal that ended it once more when all is done: told to stop, and stopped,
+    # is a good end.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     uvicorn.run(
         "onsale.http.app:create_app_from_environment",
         factory=True,

@@ -31,6 +31,10 @@ class Streams:
         finally:
             self._open -= 1
 
+    def end(self) -> None:
+        """Tell every stream to end."""
+        self._ending.set()
+
     async def goes_on_after(self, seconds: float) -> bool:
         """Wait; whether a stream should go on then."""
         try:
@@ -54,7 +58,7 @@ class Streams:
         earlier = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
 
         def hear(number: int, frame: FrameType | None) -> None:
-            loop.call_soon_threadsafe(self._ending.set)
+            loop.call_soon_threadsafe(self.end)
             handler = earlier[signal.Signals(number)]
             if callable(handler):
                 handler(number, frame)
@@ -65,6 +69,6 @@ class Streams:
         try:
             yield
         finally:
-            self._ending.set()
+            self.end()
             for number, handler in earlier.items():
                 signal.signal(number, handler)

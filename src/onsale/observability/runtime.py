@@ -1,6 +1,7 @@
 """What every process tells about itself: build, event-loop lag, and its own metrics port."""
 
 import asyncio
+import gc
 import platform
 from collections.abc import Callable
 from importlib.metadata import version
@@ -31,6 +32,17 @@ def serve_metrics(host: str, first_port: int, ports: int = 1) -> int:
         else:
             return int(server.server_port)
     raise AssertionError("a range has at least one port")
+
+
+def calm_garbage_collector() -> None:
+    """Take what start-up left out of the collector's sight, and let it look less often.
+
+    Everything that requests make is freed by counting references; the collector's walks through the
+    modules and remembered tokens cost an order a fifth of its CPU, and most of its 99th percentile.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 async def watch_event_loop(report: Callable[[], None] = lambda: None) -> None:

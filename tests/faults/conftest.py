@@ -1,0 +1,92 @@
+"""Stores that may be killed: a Postgres and a Valkey of this room's own, up again for each test."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from typing import NamedTuple
+
+import pytest
+from redis.asyncio import Redis
+from sqlalchemy import text
+
+from onsale.embedded import EmbeddedPostgres, EmbeddedValkey
+from onsale.ledger.migrations import migrate
+from onsale.sales.service import Service
+from onsale.settings import Settings
+from onsale.workers.reconciler import Reconciler
+from tests.races.books import audit_at_quiet
+from tests.races.conftest import running
+from tests.races.stores import settings_for
+from tests.support import wait_until
+
+
+class Stores(NamedTuple):
+    """Both stores; `kill`, `stop` and `start` them as the fault has it."""
+
+    postgres: EmbeddedPostgres
+    valkey: EmbeddedValkey
+
+
+@pytest.fixture(scope="session")
+def _started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
+    folder = tmp_path_factory.mktemp("faults")
+    with EmbeddedPostgres(folder / "postgres") as postgres, EmbeddedValkey(folder / "valkey") as v:
+        migrate(postgres.url)
+        yield Stores(postgres, v)
+
+
+@pytest.fixture(scope="session")
+def settings(_started: Stores) -> Settings:
+    """Settings of processes on these stores, and of a reconciler that does not wait long."""
+    made = settings_for(_started.postgres.url, _started.valkey.url)
+    return made.model_copy(update={"reconciler_grace_seconds": 0.5})
+
+
+@pytest.fixture
+def stores(_started: Stores) -> Iterator[Stores]:
+    """Both of them up, before the test and after."""
+    yield _started
+    for store in _started:
+        if not store.is_running:
+            store.start()
+
+
+@pytest.fixture
+async def redis(settings: Settings, stores: Stores) -> AsyncIterator[Redis]:
+    """The gate's server itself."""
+    client = Redis.from_url(settings.redis_url)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture(autouse=True)
+async def empty_stores(stores: Stores, service: Service, redis: Redis) -> None:
+    """No events, no orders, no keys."""
+    await redis.flushdb()
+    async with service.database.transaction("test") as connection:
+        await connection.execute(text("TRUNCATE events, tiers, orders, order_items, payments"))
+
+
+@pytest.fixture
+async def other(settings: Settings, stores: Stores) -> AsyncIterator[Service]:
+    """A second process."""
+    async with running(settings) as made:
+        yield made
+
+
+@pytest.fixture
+async def exits() -> AsyncIterator[AsyncExitStack]:
+    """Closes in the end what a test opens on its way."""
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+async def reconcile(service: Service, event_id: str) -> None:
+    """Let the reconciler pass until the books balance, as it does all day long."""
+    reconciler = Reconciler(service)
+
+    async def balanced() -> bool:
+        await asyncio.gather(reconciler.run_once(full=True), return_exceptions=True)
+        return (await audit_at_quiet(service, event_id)).balanced
+
+    await wait_until(balanced, timeout_s=20)
