@@ -225,9 +225,8 @@ async def test_streams_that_open_in_one_moment_share_the_limit(
             return sum(task.done() for task in asked) == 4
 
         await wait_until(four_are_refused)
-        # Streams end when the process is told to stop.
-        app.api.state.streams.end()
-        answers = await asyncio.gather(*asked)
+    # The application has stopped, and with it the streams.
+    answers = await asyncio.gather(*asked)
     assert sorted(answer.status_code for answer in answers) == [200] * 2 + [503] * 4
 
 

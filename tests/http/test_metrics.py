@@ -4,12 +4,13 @@ logs that a machine reads.
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 import pytest
+import redis.asyncio
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
@@ -24,7 +25,7 @@ from tests.support import SECRET, as_buyer, items, wait_until, with_scope
 ADMIN = with_scope("admin", "organiser")
 
 DEFINED = {
-    metric.describe()[0].name: metric
+    next(iter(metric.describe())).name: metric
     for metric in vars(metrics).values()
     if isinstance(metric, Counter | Gauge | Histogram)
 }
@@ -115,7 +116,7 @@ async def seen(stack: Stack) -> Any:
     """A sale with one of everything."""
     async with httpx.AsyncClient(base_url=stack.base_url) as wire:
         made = Seen(stack, wire, ids={"meter-reader"})
-        made.event = await created(wire, payment="card", max_per_buyer=40, hold_seconds=1)
+        made.event = await created(wire, payment="card", max_per_buyer=40, hold_seconds=2)
         await _one_of_everything(made)
         yield made
 
@@ -133,7 +134,7 @@ async def _one_of_everything(seen: Seen) -> None:
     )
     assert again.headers["idempotent-replayed"] == "true"
     released = await seen.order("released")
-    assert (await wire.delete(order_path(released), headers=seen.buyer(""))).status_code == 204
+    assert (await wire.delete(order_path(released), headers=seen.buyer("any"))).status_code == 204
     refunded = order_path(again.json(), "refund")
     assert (await wire.post(refunded, headers=ADMIN)).status_code == 200
     problem_of(
@@ -142,7 +143,7 @@ async def _one_of_everything(seen: Seen) -> None:
     problem_of(
         await place(wire, event_id, items(100), as_buyer("another")), 409, "buyer_limit_reached"
     )
-    await seen.order("left to expire")
+    await seen.order("left-to-expire")
     await seen.wait_for(
         "worker", lambda scrape: scrape.total("onsale_orders_ended_total", reason="expired") > 0
     )
@@ -161,7 +162,8 @@ async def test_http(seen: Seen) -> None:
     await place(seen.wire, seen.event["id"], items(0), seen.buyer("bad"))
     await seen.wire.get(event_path(seen.event["id"]))
     await seen.wire.get("/nothing/here")
-    await seen.wire.request("BREW", "/v1/orders")
+    # Of those that uvicorn's parser lets through, one that nobody serves.
+    await seen.wire.request("PROPFIND", "/v1/orders")
     after = await seen.scrape("api")
     crowd, route = "/v1/events/{event_id}/orders", "/v1/events/{event_id}"
     for labels in (
@@ -196,7 +198,8 @@ async def test_http_in_flight(seen: Seen) -> None:
     in_flight = "onsale_http_requests_in_flight"
     await seen.wait_for("api", lambda scrape: scrape.values(in_flight) == [0])
     async with seen.wire.stream("GET", path) as answer:
-        await anext(answer.aiter_lines())
+        lines = answer.aiter_lines()
+        await anext(lines)
         await seen.wait_for("api", lambda scrape: scrape.values(in_flight) == [1])
     await seen.wait_for("api", lambda scrape: scrape.values(in_flight) == [0])
 
@@ -276,17 +279,16 @@ async def test_the_workers_backlogs(seen: Seen) -> None:
         await wait_until(busy)
 
 
-async def test_the_reconciler(seen: Seen, stack: Stack) -> None:
+async def test_the_reconciler(seen: Seen) -> None:
     """It finds an order that the gate has lost, and takes it in again."""
     worker = await seen.scrape("worker")
     last_success = "onsale_reconciler_last_success_timestamp_seconds"
     before = worker.total(last_success)
     assert before > 1_700_000_000
     order = await placed(seen.wire, (await created(seen.wire))["id"])
-    settings = Settings(
-        database_url=stack.database_url, redis_url=stack.redis_url, auth_secret=SECRET
+    service = Service.of(
+        Settings(database_url=seen.stack.database_url, redis_url=seen.stack.redis_url)
     )
-    service = Service.of(settings)
     try:
         event = (await service.catalog.reload(order["event_id"])).event
         assert event.gate_epoch is not None
@@ -299,7 +301,7 @@ async def test_the_reconciler(seen: Seen, stack: Stack) -> None:
         "worker", lambda scrape: scrape.total("onsale_gate_drift_orders", **drift) == 1
     )
     repairs = "onsale_reconciler_repairs_total"
-    await seen.wait_for("worker", lambda scrape: scrape.total(repairs, kind="adopted") == 1)
+    await seen.wait_for("worker", lambda scrape: scrape.total(repairs, kind="adopted") > 0)
     await seen.wait_for("worker", lambda scrape: scrape.total(last_success) > before)
 
 
@@ -348,12 +350,10 @@ async def test_the_gate_is_lost(seen: Seen, stack: Stack) -> None:
     """What is asked of it meanwhile is shed, and told in the log with the request's id; then the
     reconciler loads it anew.
     """
-    import redis.asyncio
-
     rebuilt = {"kind": "rebuilt"}
     before = await seen.scrape("worker")
     server = redis.asyncio.from_url(stack.redis_url)
-    headers = seen.buyer("while lost") | {"X-Request-ID": "while-lost-1"}
+    headers = seen.buyer("while-lost") | {"X-Request-ID": "while-lost-1"}
 
     async def shed() -> bool:
         await server.flushall()
@@ -385,15 +385,13 @@ async def test_errors_of_the_ledger(seen: Seen) -> None:
     answer = await seen.wire.patch(path, json={"capacity": 1}, headers=ADMIN)
     problem_of(answer, 409, "capacity_below_reserved")
     api = await seen.scrape("api")
-    assert api.total("onsale_db_errors_total", operation="set_capacity") == 1
+    assert api.total("onsale_db_errors_total", operation="set_capacity") > 0
 
 
-async def test_errors_of_the_gate(seen: Seen, stack: Stack) -> None:
+async def test_errors_of_the_gate(seen: Seen) -> None:
     """A server that refuses to write, as one that is full does."""
-    import redis.asyncio
-
     event = await created(seen.wire)
-    server = redis.asyncio.from_url(stack.redis_url)
+    server = redis.asyncio.from_url(seen.stack.redis_url)
     await server.config_set("min-replicas-to-write", 1)
     try:
         problem_of(await place(seen.wire, event["id"]), 503, "overloaded")
@@ -412,15 +410,31 @@ def still(moved: set[str]) -> set[str]:
     return DEFINED.keys() - moved - CALM.keys()
 
 
+# What it takes to move those that the sale's own traffic does not.
+MOVERS: dict[str, Callable[[Seen], Awaitable[None]]] = {
+    "onsale_http_requests_in_flight": test_http_in_flight,
+    "onsale_stock_held": test_a_hold_that_counts_as_held,
+    "onsale_sweeper_lag_seconds": test_the_workers_backlogs,
+    "onsale_outbox_backlog": test_the_workers_backlogs,
+    "onsale_gate_drift_orders": test_the_reconciler,
+    "onsale_reconciler_repairs": test_the_reconciler,
+    "onsale_db_errors": test_errors_of_the_ledger,
+    "onsale_redis_errors": test_errors_of_the_gate,
+}
+
+
 async def test_every_metric_has_moved(seen: Seen) -> None:
-    """After the tests above, as pytest runs them; alone, this one sees the sale's own traffic."""
+    """By the tests above, or here where they did not run."""
     both = [await seen.scrape("api"), await seen.scrape("worker")]
+    for name, move in MOVERS.items():
+        if name not in seen.moved:
+            await move(seen)
     assert still(seen.moved) == set()
     for name in DEFINED:
         parts = (name, f"{name}_total", f"{name}_count")
-        assert any(sample.name in parts for scrape in both for sample in scrape.samples) or (
-            name in CALM
-        ), f"{name} has no series at any process"
+        assert any(sample.name in parts for scrape in both for sample in scrape.samples), (
+            f"{name} has no series at any process"
+        )
 
 
 def test_a_metric_that_nothing_sets_is_found() -> None:

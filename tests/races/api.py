@@ -81,13 +81,16 @@ class Api:
         # Python's resource tracker is a child as well.
         return [child for child in parent.children() if "spawn_main" in " ".join(child.cmdline())]
 
+    async def get(self, path: str) -> httpx.Response:
+        """Ask for a page. Raises `httpx.TransportError`."""
+        async with httpx.AsyncClient() as client:
+            return await client.get(f"http://127.0.0.1:{self.port}{path}", timeout=5)
+
     async def is_whole(self) -> bool:
         """Whether every process runs and the API says that it is ready."""
         if len(self.serving()) != self._workers:
             return False
         try:
-            async with httpx.AsyncClient() as client:
-                answer = await client.get(f"http://127.0.0.1:{self.port}/readyz", timeout=2)
-                return answer.status_code == 200
+            return (await self.get("/readyz")).status_code == 200
         except httpx.TransportError:
             return False

@@ -65,10 +65,15 @@ class Paying:
             metrics.payments_total.labels("ok").inc()
             metrics.checkout_duration_seconds.observe(held_seconds)
             sale.meters.sold(order)
-        elif order.status is OrderStatus.HELD:
-            await self._raise_if_overdue(key)
-            # The settler took this attempt for forgotten, and lets it go.
-            raise PaymentDeclined(key.order_id, _DID_NOT_ANSWER)
+        else:
+            # If the settler took this attempt for forgotten and has let it go, the provider may
+            # have authorised it after that: it is let go once more.
+            await self._ledger.move_payment(
+                key, attempt, PaymentState.VOIDED, PaymentState.VOID_DUE
+            )
+            if order.status is OrderStatus.HELD:
+                await self._raise_if_overdue(key)
+                raise PaymentDeclined(key.order_id, _DID_NOT_ANSWER)
         _require_paid(order)
         return order
 

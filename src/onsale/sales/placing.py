@@ -20,7 +20,6 @@ from onsale.domain.errors import (
     OnsaleError,
     Refused,
     RequestInProgress,
-    SaleClosed,
 )
 from onsale.domain.event import Event, PaymentKind
 from onsale.domain.ids import fingerprint, order_id
@@ -202,7 +201,9 @@ class Placing:
         # Loaded anew since this process last read the event, perhaps; if not, buyers try again.
         await self._catalog.reload(sale.event.id)
         if sale.event.gate_epoch is None or sale.event.gate_epoch == epoch:
-            raise SaleClosed if sale.event.gate_retired else GateLost
+            if sale.event.gate_retired:
+                return Admission([Outcome.CLOSED] * len(orders), 0, {})
+            raise GateLost
         return await self._gate.admit(sale.event.id, sale.event.gate_epoch, orders)
 
     def _pass_on(self, pending: PendingOrder) -> None:

@@ -1,0 +1,211 @@
+"""A gate that is gone, back, emptied, or back with what it knew a while ago."""
+
+import asyncio
+import subprocess
+from collections import Counter
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from onsale.domain.errors import BuyerLimitReached, GateUnavailable, SoldOut, Unavailable
+from onsale.domain.event import Event
+from onsale.domain.order import Order
+from onsale.gate.keys import event_keys
+from onsale.sales.service import Service
+from onsale.settings import Settings
+from onsale.workers.loop import repeat
+from onsale.workers.reconciler import Reconciler
+from tests.faults.conftest import Stores, reconcile
+from tests.faults.load import Load
+from tests.races.api import Api
+from tests.races.books import assert_balanced, code_of, place
+from tests.races.conftest import running
+from tests.support import MakeEvent, live_orders, wait_until
+
+TICKETS = 100
+BUYERS = 300
+
+
+async def _insist(service: Service, event: Event, buyer_id: str) -> Order:
+    """Press under one key until there is a word that stands. Raises refusals."""
+    while True:
+        try:
+            return await place(service, event.id, buyer_id, "press-1", 1)
+        except Unavailable:
+            await asyncio.sleep(0.02)  # as a buyer who is told to try again
+
+
+async def _sell_out(services: list[Service], event: Event) -> Counter[str]:
+    insisting = (_insist(services[n % len(services)], event, f"buyer-{n}") for n in range(BUYERS))
+    return Counter(map(code_of, await asyncio.gather(*insisting, return_exceptions=True)))
+
+
+async def test_emptied_in_the_middle_of_a_sale(
+    service: Service, other: Service, redis: Redis, make_event: MakeEvent
+) -> None:
+    """FLUSHALL, three times, each when more orders are in; nobody is sold a seat twice over."""
+    event = await make_event(TICKETS)
+    reconciling = asyncio.create_task(repeat("reconciler", Reconciler(other).run_once, 0.02))
+    selling = asyncio.create_task(_sell_in_waves([service, other], event))
+    for wave in range(1, 4):
+
+        async def more_are_in(sold: int = 20 * wave) -> bool:
+            return await live_orders(service, event.id) >= sold
+
+        await wait_until(more_are_in)
+        await redis.flushall()
+    outcomes = await selling
+    reconciling.cancel()
+    await asyncio.gather(reconciling, return_exceptions=True)
+
+    assert outcomes == {"confirmed": TICKETS, "sold_out": BUYERS - TICKETS}
+    assert await live_orders(service, event.id) == TICKETS
+    await reconcile(service, event.id)
+    await assert_balanced(service, event.id)
+
+
+async def _sell_in_waves(services: list[Service], event: Event) -> Counter[str]:
+    """Ten buyers at a time, so that there is a middle to the sale."""
+    found: Counter[str] = Counter()
+    for first in range(0, BUYERS, 10):
+        insisting = (
+            _insist(services[n % 2], event, f"buyer-{n}") for n in range(first, first + 10)
+        )
+        found.update(map(code_of, await asyncio.gather(*insisting, return_exceptions=True)))
+    return found
+
+
+async def test_scripts_forgotten_in_the_middle_of_a_sale(
+    service: Service, other: Service, redis: Redis, make_event: MakeEvent
+) -> None:
+    """SCRIPT FLUSH over and over: they are sent again, and nobody is told anything of it."""
+    event = await make_event(TICKETS)
+    selling = asyncio.create_task(_sell_in_waves([service, other], event))
+    flushes = 0
+    while not selling.done():
+        await redis.script_flush()
+        flushes += 1
+    assert flushes > 10
+    assert await selling == {"confirmed": TICKETS, "sold_out": BUYERS - TICKETS}
+    await assert_balanced(service, event.id)
+
+
+async def test_emptied_when_sold_out(
+    service: Service, other: Service, redis: Redis, make_event: MakeEvent
+) -> None:
+    """Nobody gets in before it is loaded again, and after that it is sold out still."""
+    event = await make_event(3)
+    first = [await place(service, event.id, f"buyer-{n}", "press-1", 1) for n in range(3)]
+    await redis.flushall()
+    async with AsyncExitStack() as exits:
+        fresh = await exits.enter_async_context(running(service.settings))
+        for one in (service, other, fresh):
+            with pytest.raises((GateUnavailable, SoldOut)):
+                await place(one, event.id, "buyer-9", "press-1", 1)
+    await reconcile(other, event.id)
+    for one in (service, other):
+        with pytest.raises(SoldOut):
+            await place(one, event.id, "buyer-9", "press-1", 1)
+        again = [await place(one, event.id, f"buyer-{n}", "press-1", 1) for n in range(3)]
+        assert again == first
+    await assert_balanced(service, event.id)
+
+
+# -- restored from an old snapshot
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A copy with its owners, made while the server runs: what a backup of the disk would have."""
+    subprocess.run(["rm", "-rf", str(target)], check=True)
+    subprocess.run(["cp", "-a", str(source), str(target)], check=True)
+
+
+async def test_restored_from_an_old_snapshot(
+    stores: Stores,
+    service: Service,
+    other: Service,
+    settings: Settings,
+    redis: Redis,
+    make_event: MakeEvent,
+    tmp_path: Path,
+) -> None:
+    """It has the epoch that the ledger authorised, and half of the orders. Its run id gives it away.
+
+    Asked by processes whose connections are older than the restart and by one that is new. The
+    limit per buyer stands nowhere but at the gate, so a buyer who has all he may have is the one to
+    try; seen red with `names_server` answering that every server is the right one.
+    """
+    event = await make_event(10, max_per_buyer_units=4)
+    for number in range(2):
+        await place(service, event.id, "buyer-1", f"press-{number}", 1)
+    data = stores.valkey.data_dir / "data"
+    _copy(data, tmp_path / "snapshot")
+    for number in range(2, 4):
+        await place(other, event.id, "buyer-1", f"press-{number}", 1)
+    await place(other, event.id, "buyer-2", "press-0", 4)
+
+    stores.valkey.kill()
+    _copy(tmp_path / "snapshot", data)
+    stores.valkey.start()
+    keys = event_keys(event.id)
+    current = await service.events.get(event.id)
+    assert current is not None
+    assert current.gate_epoch is not None
+    assert await redis.hget(keys.sale, "epoch") == current.gate_epoch.encode()
+    assert await redis.hlen(keys.orders) == 2
+
+    async with running(settings) as fresh:
+        for one in (service, other, fresh):
+            with pytest.raises(GateUnavailable):
+                await place(one, event.id, "buyer-1", "press-9", 2)
+        await reconcile(other, event.id)
+        for one in (service, other, fresh):
+            with pytest.raises(BuyerLimitReached):
+                await place(one, event.id, "buyer-1", "press-9", 2)
+            assert await place(one, event.id, "buyer-2", "press-0", 4)
+    (tier,) = await assert_balanced(service, event.id)
+    assert (tier.sold_units, tier.available_units) == (8, 2)
+
+
+# -- killed and unreachable, under load
+
+
+@pytest.fixture
+async def api(settings: Settings, tmp_path: Path, exits: AsyncExitStack) -> Api:
+    """One API process."""
+    return await exits.enter_async_context(Api(settings, tmp_path))
+
+
+@pytest.mark.parametrize("end", ["kill", "stop"])
+async def test_down_and_up_again_under_load(
+    stores: Stores,
+    service: Service,
+    other: Service,
+    make_event: MakeEvent,
+    api: Api,
+    end: str,
+) -> None:
+    """Killed with -9, or ended in good order; it comes back and the API finds it by itself."""
+    event = await make_event(100_000)
+    reconciling = asyncio.create_task(repeat("reconciler", Reconciler(other).run_once, 0.1))
+    async with Load([api.port], event.id) as load:
+        await wait_until(load.has_sold(200))
+        stores.valkey.kill() if end == "kill" else stores.valkey.stop()
+        await wait_until(load.is_broken)
+        assert (await api.get("/readyz")).status_code == 503
+        assert (await api.get("/healthz")).status_code == 200
+        stores.valkey.start()
+        await wait_until(load.has_sold(200))
+        assert (await api.get("/readyz")).status_code == 200
+    reconciling.cancel()
+    await asyncio.gather(reconciling, return_exceptions=True)
+
+    assert not load.refused
+    assert load.answers_lost == 0
+    assert {answer.body["code"] for answer in load.broken} == {"overloaded"}
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in load.broken)
+    await load.assert_kept(service)
+    await reconcile(service, event.id)
+    await assert_balanced(service, event.id)
