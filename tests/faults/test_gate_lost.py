@@ -131,7 +131,7 @@ async def test_restored_from_an_old_snapshot(
     make_event: MakeEvent,
     tmp_path: Path,
 ) -> None:
-    """It has the epoch that the ledger authorised, and half of the orders. Its run id gives it away.
+    """It has the epoch that the ledger authorised, and half of the orders; its run id is new.
 
     Asked by processes whose connections are older than the restart and by one that is new. The
     limit per buyer stands nowhere but at the gate, so a buyer who has all he may have is the one to

@@ -1,4 +1,4 @@
-"""A ledger that is gone for a while: nothing is promised, nothing is lost, and it is found again."""
+"""A ledger that is gone for a while: nothing is promised, nothing lost, and it is found again."""
 
 from contextlib import AsyncExitStack
 from pathlib import Path

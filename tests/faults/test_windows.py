@@ -22,7 +22,7 @@ GATE_ONLY = ["gate_only"]
 async def test_gate_took_stock_and_the_ledger_does_not_answer(
     service: Service, other: Service, make_event: MakeEvent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is promised; the stock comes back, and the key buys when the ledger is there again."""
+    """Nothing is promised; the stock comes back, and the key buys when the ledger is back."""
     event = await make_event(2)
     with monkeypatch.context() as broken:
         broken.setattr(service.ledger, "place", _unavailable)
@@ -42,7 +42,7 @@ async def test_gate_took_stock_and_the_ledger_does_not_answer(
 async def test_the_same_key_before_the_reconciler_came(
     service: Service, other: Service, make_event: MakeEvent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stock it took is its own: pressed again, even with none left, it goes on to the ledger."""
+    """The stock it took is its own: pressed again, with none left, it goes on to the ledger."""
     event = await make_event(2)
     with monkeypatch.context() as broken:
         broken.setattr(service.ledger, "place", _unavailable)
