@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import sqlalchemy as sa
-
 from sqlalchemy.dialects import postgresql
 
 from alembic import op

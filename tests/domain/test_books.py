@@ -1,6 +1,5 @@
 """A tier's books balance when its parts are whole, and only then."""
 
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -2,15 +2,16 @@
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from alembic import command
 from onsale.embedded import EmbeddedPostgres
 from onsale.ledger.migrations import config, migrate
 from onsale.ledger.tables import metadata
@@ -46,11 +47,12 @@ async def _checks(url: str) -> dict[str, str]:
     engine = create_async_engine(url)
     async with engine.connect() as connection:
         rows = await connection.execute(
-            text("SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'c'")
+            text(
+                "SELECT conname, pg_get_constraintdef(oid) AS definition FROM pg_constraint WHERE contype = 'c'"
+            )
         )
-        found = {name: definition for name, definition in rows}
     await engine.dispose()
-    return found
+    return {row.conname: row.definition for row in rows}
 
 
 def test_migrated_and_declared_schema_agree(empty_database: str) -> None:
@@ -99,5 +101,5 @@ def test_migrating_twice_changes_nothing(empty_database: str) -> None:
 
 def test_every_migration_limits_its_wait_for_locks() -> None:
     for script in ScriptDirectory.from_config(config("postgresql://nowhere")).walk_revisions():
-        source = open(script.path).read()
+        source = Path(script.path).read_text()
         assert source.count("SET LOCAL lock_timeout") == 2, script.path

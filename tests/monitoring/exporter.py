@@ -49,8 +49,8 @@ def children() -> list[MetricWrapperBase]:
         if not names:
             found.append(metric)
             continue
-        for values in itertools.product(*(LABEL_VALUES[name] for name in names)):
-            found.append(metric.labels(*values))
+        combinations = itertools.product(*(LABEL_VALUES[name] for name in names))
+        found.extend(metric.labels(*values) for values in combinations)
     return found
 
 

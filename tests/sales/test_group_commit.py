@@ -11,6 +11,9 @@ from onsale.domain.errors import LedgerUnavailable, Overloaded
 from onsale.sales.group_commit import Flush, GroupCommit, Pending
 from tests.support import wait_until
 
+# A job that is forgotten is waited for: say so soon.
+pytestmark = pytest.mark.timeout(20)
+
 
 class Airport:
     """A stage and the batches that took off from it; each answers `−job` when it lands."""

@@ -1,0 +1,186 @@
+"""What a process knows of the sales, and how seldom it has to ask."""
+
+import asyncio
+import secrets
+
+import pytest
+from redis.asyncio import Redis
+
+from onsale.domain.errors import GateLost, NotFound, SoldOut
+from onsale.domain.event import Event
+from onsale.domain.ids import order_id
+from onsale.domain.inventory import Outcome
+from onsale.domain.order import Item
+from onsale.embedded import EmbeddedValkey
+from onsale.gate.keys import event_keys
+from onsale.observability.runtime import stop
+from onsale.sales import catalog
+from onsale.sales.placing import Asked
+from onsale.sales.service import Service
+from tests.sales.meter import Meter
+from tests.support import MakeEvent, wait_until
+
+READERS = 50
+
+
+def unknown_id() -> str:
+    """An id that no event has."""
+    return secrets.token_hex(16)
+
+
+async def ask_all(service: Service, event_id: str) -> list[BaseException | object]:
+    asking = (service.catalog.require(event_id) for _ in range(READERS))
+    return await asyncio.gather(*asking, return_exceptions=True)
+
+
+async def test_many_who_ask_at_once_share_one_reading(
+    neighbour: Service, make_event: MakeEvent, meter: Meter
+) -> None:
+    event = await make_event(5)
+    before = meter.events_read
+    found = await ask_all(neighbour, event.id)
+    assert len({id(sale) for sale in found}) == 1
+    assert meter.events_read == before + 1
+    await ask_all(neighbour, event.id)
+    assert meter.events_read == before + 1, "it is known now"
+
+
+async def test_an_unknown_id_reaches_the_ledger_once(service: Service, meter: Meter) -> None:
+    event_id = unknown_id()
+    for _ in range(3):
+        found = await ask_all(service, event_id)
+        assert all(isinstance(error, NotFound) for error in found)
+    assert meter.events_read == 1
+
+
+async def test_an_id_that_was_unknown_is_looked_up_again_in_time(
+    service: Service, meter: Meter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event made at another process must not stay unknown here."""
+    monkeypatch.setattr(catalog, "_UNKNOWN_SECONDS", 0.0)
+    event_id = unknown_id()
+    for reads in (1, 2, 3):
+        with pytest.raises(NotFound):
+            await service.catalog.require(event_id)
+        assert meter.events_read == reads
+
+
+async def test_guessing_does_not_fill_the_memory(
+    service: Service, meter: Meter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "_UNKNOWN_IDS_MAX", 3)
+    guesses = [unknown_id() for _ in range(5)]
+    for event_id in guesses:
+        with pytest.raises(NotFound):
+            await service.catalog.require(event_id)
+    assert meter.events_read == 5
+    for event_id in guesses[-3:]:
+        with pytest.raises(NotFound):
+            await service.catalog.require(event_id)
+    assert meter.events_read == 5, "the newest are remembered"
+    with pytest.raises(NotFound):
+        await service.catalog.require(guesses[0])
+    assert meter.events_read == 6, "the oldest made way"
+
+
+async def test_the_sale_asked_for_least_lately_makes_way(
+    neighbour: Service, make_event: MakeEvent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not the one on sale, however long it has been known."""
+    monkeypatch.setattr(catalog, "_SALES_MAX", 2)
+    on_sale, old, new = [(await make_event(5)).id for _ in range(3)]
+    for event_id in (on_sale, old, on_sale, new):
+        await neighbour.catalog.require(event_id)
+    assert {sale.event.id for sale in neighbour.catalog.sales()} == {on_sale, new}
+
+
+async def test_one_who_stops_waiting_does_not_stop_the_reading(
+    neighbour: Service, make_event: MakeEvent, meter: Meter
+) -> None:
+    event = await make_event(5)
+    before = meter.events_read
+    gone, stays = (asyncio.create_task(neighbour.catalog.require(event.id)) for _ in range(2))
+    await asyncio.sleep(0)  # one turn of the loop, and both are waiting
+    gone.cancel()
+    assert (await stays).event.id == event.id
+    assert meter.events_read == before + 1
+
+
+async def test_a_young_picture_saves_a_look(
+    service: Service, make_event: MakeEvent, meter: Meter
+) -> None:
+    sale = await service.catalog.require((await make_event(5)).id)
+    before = meter.gate_looks
+    first = await service.catalog.availability(sale)
+    sale._age_seconds_max = 3_600.0
+    assert await service.catalog.availability(sale) == first
+    assert meter.gate_looks == before + 1
+    sale._age_seconds_max = -1.0
+    await service.catalog.availability(sale)
+    assert meter.gate_looks == before + 2
+
+
+async def test_a_lost_gate_takes_the_picture_with_it(
+    service: Service, make_event: MakeEvent, valkey: EmbeddedValkey
+) -> None:
+    sale = await service.catalog.require((await make_event(5)).id)
+    await service.catalog.availability(sale)
+    async with Redis.from_url(valkey.url) as redis:
+        await redis.delete(*event_keys(sale.event.id))
+    sale._age_seconds_max = -1.0
+    with pytest.raises(GateLost):
+        await service.catalog.availability(sale)
+    assert sale.view is None
+
+
+# -- with its pictures kept young, as in the API
+
+
+async def sold_out_event(service: Service, make_event: MakeEvent) -> tuple[Event, bytes]:
+    """An event whose two seats a buyer has, and the order's id."""
+    event = await make_event(2)
+    placed = await service.placing.place(event.id, "buyer", "key", Asked([("t1", 2)], None))
+    return event, placed.order.id
+
+
+async def test_a_loser_is_refused_without_asking_anybody(
+    neighbour: Service, service: Service, make_event: MakeEvent
+) -> None:
+    """At another process than the one that sold the seats, once it knows who has them."""
+    event, bought = await sold_out_event(service, make_event)
+    stranger = order_id(event.id, "stranger", "key")
+    sale = await neighbour.catalog.require(event.id)
+    young = asyncio.create_task(neighbour.catalog.keep_young())
+
+    async def knows_the_losers() -> bool:
+        await neighbour.catalog.require(event.id)
+        return not sale.may_have_admitted(stranger)
+
+    await wait_until(knows_the_losers)
+    await stop(young)
+    # As fresh as at its last look, for as long as this test needs.
+    sale._age_seconds_max = 3_600.0
+    assert sale.refusal([Item(1, 1)]) is Outcome.SOLD_OUT
+    assert sale.may_have_admitted(bought)
+    meter = Meter()
+    with pytest.raises(SoldOut):
+        await neighbour.placing.place(event.id, "stranger", "key", Asked([("t1", 1)], None))
+    assert (meter.admissions, meter.gate_looks, meter.events_read) == (0, 0, 0)
+    again = await neighbour.placing.place(event.id, "buyer", "key", Asked([("t1", 2)], None))
+    assert again.replayed
+    assert again.order.id == bought
+
+
+async def test_only_sales_that_are_asked_for_are_kept_young(
+    neighbour: Service, make_event: MakeEvent
+) -> None:
+    asked, idle = [await neighbour.catalog.require((await make_event(5)).id) for _ in range(2)]
+    idle.asked_at_seconds -= 3_600
+    young = asyncio.create_task(neighbour.catalog.keep_young())
+
+    async def is_pictured() -> bool:
+        return asked.view is not None
+
+    await wait_until(is_pictured)
+    await stop(young)
+    assert idle.view is None
