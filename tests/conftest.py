@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from onsale.domain.event import Event, PaymentKind
 from onsale.embedded import EmbeddedPostgres, EmbeddedValkey
@@ -45,7 +46,7 @@ def settings(postgres: EmbeddedPostgres, valkey: EmbeddedValkey) -> Settings:
     return Settings(
         database_url=postgres.url,
         redis_url=valkey.url,
-        auth_secret=SECRET,
+        auth_secret=SecretStr(SECRET),
         metrics_port=0,
         worker_metrics_port=0,
         simulated_payment_slow_seconds=0.2,

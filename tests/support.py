@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import text
 
-from onsale.domain.event import Event
+from onsale.domain.event import Event, PaymentKind
 from onsale.http.auth import make_token
 from onsale.sales.service import Service
 
@@ -19,7 +19,15 @@ SECRET = "a secret for tests, long enough for HS256"
 class MakeEvent(Protocol):
     """See the fixture `make_event`."""
 
-    def __call__(self, *capacities_units: int, **kwargs: Any) -> Awaitable[Event]: ...
+    async def __call__(
+        self,
+        *capacities_units: int,
+        payment: PaymentKind = PaymentKind.NONE,
+        max_per_buyer_units: int = 0,
+        hold_seconds: int = 600,
+        opens_in: timedelta = timedelta(minutes=-1),
+        closes_in: timedelta = timedelta(days=1),
+    ) -> Event: ...
 
 
 def token(subject: str = "buyer-1", scope: str = "buy", lifetime_seconds: float = 3_600) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from rich.console import Console
 
 from onsale.settings import Settings
@@ -314,7 +314,7 @@ def _stack(folder: Path, console: Console, *, port: int = 0, workers: int = 1) -
     from onsale.demo.stack import Stack
 
     secret = os.environ.get("ONSALE_AUTH_SECRET") or secrets.token_hex(32)
-    Settings(auth_secret=secret)  # type: ignore[arg-type]  # checks its length
+    Settings(auth_secret=SecretStr(secret))  # checks its length
     with Stack(
         folder,
         secret,

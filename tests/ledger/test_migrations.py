@@ -48,7 +48,8 @@ async def _checks(url: str) -> dict[str, str]:
     async with engine.connect() as connection:
         rows = await connection.execute(
             text(
-                "SELECT conname, pg_get_constraintdef(oid) AS definition FROM pg_constraint WHERE contype = 'c'"
+                "SELECT conname, pg_get_constraintdef(oid) AS definition"
+                " FROM pg_constraint WHERE contype = 'c'"
             )
         )
     await engine.dispose()

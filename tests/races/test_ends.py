@@ -275,12 +275,13 @@ async def test_units_that_came_back_are_sold_once(
 async def _pictures_are_younger(
     services: list[Service], event: Event, moment_seconds: float
 ) -> bool:
-    sales = [service.catalog.known(event.id) for service in services]
-    return all(
-        sale is None or not sale.fresh or sale.view.read_at_seconds > moment_seconds
-        for sale in sales
-        if sale is None or sale.view is not None
-    )
+    pictures = [
+        sale.view
+        for service in services
+        for sale in service.catalog.sales()
+        if sale.event.id == event.id and sale.fresh
+    ]
+    return all(view is not None and view.read_at_seconds > moment_seconds for view in pictures)
 
 
 def _counted(**statuses: int) -> Counter[str]:
