@@ -41,6 +41,7 @@ class Catalog:
         sale = self._sales.get(event_id)
         if sale is not None:
             sale.asked_at_seconds = monotonic()
+            self._sales.move_to_end(event_id)
         return sale
 
     def sales(self) -> tuple[Sale, ...]:

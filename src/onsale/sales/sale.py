@@ -73,6 +73,7 @@ class Sale:
         if event.gate_epoch != self.event.gate_epoch:
             self.view = None
             self._filter = None
+            self._filter_admitted = -1
         self.event = event
 
     def see(self, availability: Availability) -> None:
