@@ -201,7 +201,7 @@ async def test_a_token_is_not_remembered_beyond_its_end(
     """Seen red with the comparison taken out of `Authenticator.remembered`."""
     event = await make_event()
     authenticator: Authenticator = app.api.state.authenticator
-    headers = {**as_buyer(), "Authorization": f"Bearer {token('brief', lifetime_seconds=2)}"}
+    headers = {**as_buyer(), "Authorization": f"Bearer {token('brief', lifetime_seconds=3)}"}
     await placed(client, event.id, headers=headers)
     authorization = headers["Authorization"].encode()
     assert authenticator.remembered(authorization) is not None

@@ -96,6 +96,7 @@ OTHER_BODIES = {
 }
 
 
+# Seen red with one fingerprint for every body.
 @pytest.mark.parametrize("other", OTHER_BODIES.values(), ids=OTHER_BODIES)
 async def test_a_key_with_another_body(
     client: httpx.AsyncClient, service: Service, make_event: MakeEvent, other: dict[str, Any]
@@ -356,6 +357,7 @@ async def test_a_body_of_the_largest_size(client: httpx.AsyncClient, make_event:
     assert answer.status_code == 201
 
 
+# Seen red with a limit of a gigabyte.
 @pytest.mark.parametrize("size_bytes", [BODY_BYTES_MAX + 1, 1_000_000])
 async def test_a_body_too_large(
     client: httpx.AsyncClient, service: Service, make_event: MakeEvent, size_bytes: int

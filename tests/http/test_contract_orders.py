@@ -199,7 +199,7 @@ async def test_the_time_of_opening_is_waited_out(
     client: httpx.AsyncClient, make_event: MakeEvent
 ) -> None:
     """The sale opens by itself: nobody has to press a switch."""
-    event = await make_event(opens_in=timedelta(seconds=1))
+    event = await make_event(opens_in=timedelta(seconds=2))
     problem_of(await place(client, event.id), 409, "sale_not_open")
 
     async def open_now() -> bool:
@@ -223,7 +223,9 @@ async def test_an_order_is_seen_by_its_buyer_and_by_admins(
 async def test_an_order_is_not_there_for_anybody_else(
     client: httpx.AsyncClient, service: Service, make_event: MakeEvent
 ) -> None:
-    """404, as for one that does not exist: not even that it exists is told."""
+    """404, as for one that does not exist: not even that it exists is told. Seen red with an
+    `own_order` that does not ask whose it is.
+    """
     event = await make_event(payment=PaymentKind.CARD)
     order = await placed(client, event.id)
     stranger = as_buyer("stranger-1")

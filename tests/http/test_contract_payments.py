@@ -7,9 +7,10 @@ import pytest
 
 from onsale.domain.event import Event, PaymentKind
 from onsale.sales.service import Service
-from tests.http.calls import order_path, place, placed, problem_of, units_taken
+from onsale.settings import Settings
+from tests.http.calls import order_path, place, placed, problem_of, started, units_taken
 from tests.http.test_contract_orders import REPLAYED, expired
-from tests.support import MakeEvent, as_buyer, count_rows, items
+from tests.support import MakeEvent, as_buyer, count_rows, items, wait_until
 
 GOOD = ["ok", "slow", "lost"]
 BAD = ["declined", "timeout"]
@@ -139,14 +140,23 @@ async def test_an_expired_hold_is_not_paid_for(
 
 
 async def test_a_hold_that_expires_while_it_is_paid_for(
-    client: httpx.AsyncClient, service: Service, make_event: MakeEvent
+    settings: Settings, service: Service, event: Event
 ) -> None:
     """The ledger decides when the provider has answered; what it authorised is let go."""
-    event = await make_event(payment=PaymentKind.CARD, hold_seconds=1)
-    order = await placed(client, event.id)
-    overdue = "UPDATE orders SET expires_at = now() + interval '100 ms' WHERE event_id = :event"
-    await count_rows(service, f"{overdue} RETURNING 1", event=event.id)
-    problem_of(await pay(client, order, "slow"), 409, "order_expired")
+    unhurried = settings.model_copy(
+        update={"simulated_payment_slow_seconds": 1.0, "payment_timeout_seconds": 30.0}
+    )
+    async with started(unhurried) as (_, client):
+        order = await placed(client, event.id)
+        paying = asyncio.create_task(pay(client, order, "slow"))
+
+        async def begun() -> bool:
+            return await charges(service, event) == 1
+
+        await wait_until(begun)
+        overdue = "UPDATE orders SET expires_at = now() WHERE event_id = :event RETURNING 1"
+        await count_rows(service, overdue, event=event.id)
+        problem_of(await paying, 409, "order_expired")
     due = "SELECT count(*) FROM payments WHERE event_id = :event AND state = 'void_due'"
     assert await count_rows(service, due, event=event.id) == 1
 

@@ -168,6 +168,7 @@ def breaks(app: Application, monkeypatch: pytest.MonkeyPatch) -> Callable[..., N
     return break_
 
 
+# Seen red with the error's own words as the detail.
 @pytest.mark.parametrize("mishap", MISHAPS.values(), ids=MISHAPS)
 async def test_a_mishap_is_an_internal_error_and_no_more(
     client: httpx.AsyncClient,

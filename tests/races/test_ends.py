@@ -135,6 +135,24 @@ async def test_pay_against_expire(services: list[Service], make_event: MakeEvent
     assert set(payments) <= {"captured", "voided"}
 
 
+async def test_a_payment_that_takes_longer_than_the_hold(
+    services: list[Service], make_event: MakeEvent
+) -> None:
+    """Begun in time and authorised too late: it is refused by the deadline, swept or not."""
+    event = await make_event(1_000, payment=PaymentKind.CARD)
+    orders = await _holds(services, event)
+    await _expire_in(services[0], orders, *[100] * RACES)
+    told = await _race(orders, _pay(services[0], "slow"))
+
+    assert set(told) == {("order_expired",)}
+    assert await _statuses(services[0], event) == {"held": RACES}
+    await _expire_all(services[2], event)
+    await outbox.run_once(services[0])
+    assert set(await _payments(services[0], event)) <= {"voided"}
+    (tier,) = await assert_balanced(services[0], event.id)
+    assert tier.available_units == tier.capacity_units
+
+
 async def test_release_against_expire(services: list[Service], make_event: MakeEvent) -> None:
     event = await make_event(1_000, payment=PaymentKind.CARD)
     orders = await _holds(services, event)

@@ -1,4 +1,8 @@
-"""What a process knows of the sales, and how seldom it has to ask."""
+"""What a process knows of the sales, and how seldom it has to ask.
+
+Seen red with each of its savings taken out: the shared reading, its shield, the memory of unknown
+ids and its bound, the young picture, the idle sales left alone.
+"""
 
 import asyncio
 import secrets

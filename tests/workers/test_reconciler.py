@@ -249,6 +249,30 @@ async def test_two_at_once_rebuild(
         assert tier.sold_units == 20
 
 
+async def test_a_loading_that_another_one_has_overtaken_is_not_authorised(
+    service: Service, redis: Redis, make_event: MakeEvent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The later one has only begun to count; whoever is late by then gives way to it."""
+    event = await make_event(10)
+    await place(service, event.id, "buyer-1", "press-1", 2)
+    await redis.flushdb()
+    open_gate = service.gate.open
+
+    async def overtaken(event_id: str, epoch: str) -> None:
+        await open_gate(event_id, epoch)
+        await service.events.next_gate_generation(event_id)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(service.gate, "open", overtaken)
+        with pytest.raises(GateLost):
+            await Reconciler(service).run_once(full=True)
+    current = await service.events.get(event.id)
+    assert current is not None
+    assert current.gate_epoch is None
+    assert await Reconciler(service).run_once(full=True) == Repairs(rebuilt=1)
+    await assert_balanced(service, event.id)
+
+
 # -- stopped at every step
 
 

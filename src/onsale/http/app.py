@@ -76,6 +76,8 @@ def create_app(settings: Settings) -> Application:
         version=version("onsale"),
         description=_DESCRIPTION,
         lifespan=_lifespan,
+        # One address for each thing: a slash too many is a 404 like any other.
+        redirect_slashes=False,
     )
     api.state.service = service
     api.state.authenticator = authenticator

@@ -106,7 +106,7 @@ gate_drift_orders = Gauge(
 )
 reconciler_repairs_total = Counter(
     "onsale_reconciler_repairs_total",
-    "Repairs: fence, give_back, adopt, rebuild.",
+    "Repairs: fenced, given_back, adopted, rebuilt.",
     ["kind"],
 )
 reconciler_last_success_timestamp_seconds = Gauge(

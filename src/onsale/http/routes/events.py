@@ -146,7 +146,7 @@ async def get_availability(
     availability = await _availability(service, event_id)
     etag = _etag(availability)
     headers = {"ETag": etag, "Cache-Control": "no-cache"}
-    if if_none_match is not None and etag in if_none_match:
+    if if_none_match is not None and (if_none_match == "*" or etag in if_none_match):
         return Response(status_code=304, headers=headers)
     return Response(availability.model_dump_json(), media_type="application/json", headers=headers)
 
