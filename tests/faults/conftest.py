@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
 from typing import NamedTuple
 
 import pytest
@@ -14,6 +13,7 @@ from onsale.ledger.migrations import migrate
 from onsale.sales.service import Service
 from onsale.settings import Settings
 from onsale.workers.reconciler import Reconciler
+from tests.races.api import Api
 from tests.races.books import audit_at_quiet
 from tests.races.conftest import running
 from tests.races.stores import settings_for
@@ -74,11 +74,19 @@ async def other(settings: Settings, stores: Stores) -> AsyncIterator[Service]:
         yield made
 
 
+@pytest.fixture(scope="session")
+async def _served(
+    settings: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Api]:
+    async with Api(settings, tmp_path_factory.mktemp("api"), workers=2) as api:
+        yield api
+
+
 @pytest.fixture
-async def exits() -> AsyncIterator[AsyncExitStack]:
-    """Closes in the end what a test opens on its way."""
-    async with AsyncExitStack() as stack:
-        yield stack
+async def api(_served: Api, stores: Stores) -> Api:
+    """Two API processes behind one port and a third that watches them, all well at the start."""
+    await wait_until(_served.is_whole, timeout_s=30)
+    return _served
 
 
 async def reconcile(service: Service, event_id: str) -> None:

@@ -1,15 +1,11 @@
 """A ledger that is gone for a while: nothing is promised, nothing lost, and it is found again."""
 
-from contextlib import AsyncExitStack
-from pathlib import Path
-
 import pytest
 
 from onsale.domain.errors import LedgerUnavailable
 from onsale.domain.event import PaymentKind
 from onsale.ledger.ledger import OrderKey
 from onsale.sales.service import Service
-from onsale.settings import Settings
 from onsale.workers import outbox, sweeper
 from onsale.workers.reconciler import Reconciler
 from tests.faults.conftest import Stores, reconcile
@@ -17,12 +13,6 @@ from tests.faults.load import Load
 from tests.races.api import Api
 from tests.races.books import assert_balanced, place
 from tests.support import MakeEvent, wait_until
-
-
-@pytest.fixture
-async def api(settings: Settings, tmp_path: Path, exits: AsyncExitStack) -> Api:
-    """One API process."""
-    return await exits.enter_async_context(Api(settings, tmp_path))
 
 
 @pytest.mark.parametrize("end", ["kill", "stop"])
@@ -39,7 +29,7 @@ async def test_down_and_up_again_under_load(
         assert (await api.get("/healthz")).status_code == 200
         stores.postgres.start()
         await wait_until(load.has_sold(200))
-        assert (await api.get("/readyz")).status_code == 200
+        await wait_until(api.is_whole)
 
     assert not load.refused
     assert load.answers_lost == 0

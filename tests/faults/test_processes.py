@@ -3,15 +3,12 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
+from contextlib import asynccontextmanager
 
-import pytest
 from sqlalchemy import text
 
 from onsale.domain.event import Event
 from onsale.sales.service import Service
-from onsale.settings import Settings
 from tests.faults.conftest import reconcile
 from tests.faults.load import Load
 from tests.races.api import Api
@@ -20,12 +17,6 @@ from tests.races.crowd import Buyer, Press
 from tests.support import MakeEvent, items, live_orders, wait_until
 
 TICKETS = 100_000
-
-
-@pytest.fixture
-async def api(settings: Settings, tmp_path: Path, exits: AsyncExitStack) -> Api:
-    """Two API processes behind one port, watched by a third."""
-    return await exits.enter_async_context(Api(settings, tmp_path, workers=2))
 
 
 async def test_killed_in_the_middle_of_a_sale(

@@ -118,14 +118,23 @@ async def test_pressing_pay_twice_at_once_charges_once(
 
 
 async def test_another_method_waits_for_the_first(
-    client: httpx.AsyncClient, service: Service, event: Event
+    settings: Settings, service: Service, event: Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order = await placed(client, event.id)
-    answers = await asyncio.gather(pay(client, order, "slow"), pay(client, order, "lost"))
-    paid = [answer for answer in answers if answer.status_code == 200]
-    refused = [answer for answer in answers if answer.status_code != 200]
-    assert (len(paid), len(refused)) == (1, 1)
-    problem_of(refused[0], 409, "request_in_progress")
+    patient = settings.model_copy(update={"payment_timeout_seconds": 60})
+    async with started(patient) as (app, client):
+        order = await placed(client, event.id)
+        asked, may_answer = asyncio.Event(), asyncio.Event()
+
+        async def authorize(*_: object) -> None:
+            asked.set()
+            await may_answer.wait()
+
+        monkeypatch.setattr(app.api.state.service.provider, "authorize", authorize)
+        first = asyncio.create_task(pay(client, order, "ok"))
+        await asked.wait()
+        problem_of(await pay(client, order, "slow"), 409, "request_in_progress")
+        may_answer.set()
+        assert (await first).status_code == 200
     assert await charges(service, event) == 1
 
 

@@ -78,8 +78,7 @@ class Api:
         parent = psutil.Process(self._child.pid)
         if self._workers == 1:
             return [parent]
-        # Python's resource tracker is a child as well.
-        return [child for child in parent.children() if "spawn_main" in " ".join(child.cmdline())]
+        return [child for child in parent.children() if _is_worker(child)]
 
     async def get(self, path: str) -> httpx.Response:
         """Ask for a page. Raises `httpx.TransportError`."""
@@ -94,3 +93,11 @@ class Api:
             return (await self.get("/readyz")).status_code == 200
         except httpx.TransportError:
             return False
+
+
+def _is_worker(child: psutil.Process) -> bool:
+    """Whether it runs and is not Python's resource tracker, which is a child as well."""
+    try:
+        return "spawn_main" in " ".join(child.cmdline())
+    except psutil.NoSuchProcess:  # or a zombie, which is one as well to psutil
+        return False
