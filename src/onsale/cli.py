@@ -314,7 +314,7 @@ def _stack(folder: Path, console: Console, *, port: int = 0, workers: int = 1) -
     from onsale.demo.stack import Stack
 
     secret = os.environ.get("ONSALE_AUTH_SECRET") or secrets.token_hex(32)
-    Settings(auth_secret=SecretStr(secret))  # checks its length
+    Settings(auth_secret=SecretStr(secret), auth_jwks_url=None)  # checks the secret's length
     with Stack(
         folder,
         secret,

@@ -89,11 +89,13 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @model_validator(mode="after")
-    def _secret_is_long_enough(self) -> "Settings":
+    def _one_way_to_check_tokens(self) -> "Settings":
         if self.auth_secret is not None:
             secret = self.auth_secret.get_secret_value()
             if len(secret.encode()) < AUTH_SECRET_BYTES_MIN:
                 raise ValueError(f"ONSALE_AUTH_SECRET needs {AUTH_SECRET_BYTES_MIN} bytes or more")
+            if self.auth_jwks_url is not None:
+                raise ValueError("set ONSALE_AUTH_SECRET or ONSALE_AUTH_JWKS_URL, not both")
         return self
 
     @property

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from itertools import count
 from types import TracebackType
 from typing import Self
@@ -50,13 +50,13 @@ class Load:
         self._stopping = True
         await asyncio.gather(*self._tasks)
 
-    def has_sold(self, more: int) -> "_Sold":
+    def has_sold(self, more: int) -> "Grown":
         """A state to wait for: so many more tickets were acknowledged than were until now."""
-        return _Sold(self, len(self.acknowledged) + more)
+        return Grown(self.acknowledged, len(self.acknowledged) + more)
 
-    async def is_broken(self) -> bool:
-        """Whether anybody was told to try again."""
-        return bool(self.broken)
+    def is_broken(self, more: int) -> "Grown":
+        """A state to wait for: so many more buyers were told to try again."""
+        return Grown(self.broken, len(self.broken) + more)
 
     async def assert_kept(self, service: Service) -> None:
         """Every order that a buyer was told of is in the ledger, and is theirs."""
@@ -105,15 +105,15 @@ class Load:
             await asyncio.sleep(_PAUSE_SECONDS)
 
 
-class _Sold:
-    """Awaitable state; a class so that it says in a time-out how far it came."""
+class Grown:
+    """A state to wait for; a class so that a time-out can say how far it came."""
 
-    def __init__(self, load: Load, at_least: int) -> None:
-        self._load = load
-        self._at_least = at_least
+    def __init__(self, what: Sized, size_min: int) -> None:
+        self._what = what
+        self._size_min = size_min
 
     async def __call__(self) -> bool:
-        return len(self._load.acknowledged) >= self._at_least
+        return len(self._what) >= self._size_min
 
     def __repr__(self) -> str:
-        return f"{self._at_least} sold (of them {len(self._load.acknowledged)} were)"
+        return f"{self._size_min} (of them there are {len(self._what)})"

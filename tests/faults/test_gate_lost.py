@@ -186,7 +186,7 @@ async def test_down_and_up_again_under_load(
     async with Load([api.port], event.id) as load:
         await wait_until(load.has_sold(200))
         stores.valkey.kill() if end == "kill" else stores.valkey.stop()
-        await wait_until(load.is_broken)
+        await wait_until(load.is_broken(more=5))
         assert (await api.get("/readyz")).status_code == 503
         assert (await api.get("/healthz")).status_code == 200
         stores.valkey.start()

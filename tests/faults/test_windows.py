@@ -1,5 +1,7 @@
 """The moments between two steps, one at a time: a process that gets no further, and what becomes
 of its orders.
+
+Seen red with a ledger that is asked only once, and in the audit before each repair.
 """
 
 import asyncio

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from redis.asyncio import Redis
 
 from onsale.domain.event import SaleSwitch
-from onsale.domain.inventory import Inventory, TakenOrder
+from onsale.domain.inventory import Inventory, Outcome, TakenOrder
 from onsale.gate.gate import Gate, GateBooks, GateTierBooks
 from onsale.gate.keys import event_keys
 from onsale.settings import Settings
@@ -33,6 +33,7 @@ from tests.gate.support import (
 Result = TypeVar("Result")
 
 TIERS = (1, 2, 3)
+REFUSALS = set(Outcome) - {Outcome.ADMITTED, Outcome.SEEN, Outcome.SEEN_WITH_OTHER_BODY}
 
 # A few orders sell a tier out, and now and then it has nothing to sell at all.
 capacities = st.tuples(*(st.sampled_from([12, 40, 25, 5, 0]) for _ in TIERS))
@@ -117,6 +118,10 @@ class GateMachine(RuleBasedStateMachine):
         expected = self._model.admit([order.taken for order in orders], now_ms)
         answer = self._run(self._gate.admit(self._event.id, self._epoch, pairs(*orders)))
         assert answer.outcomes == expected
+        assert answer.strangers == [
+            outcome in REFUSALS and order.id not in self._ever_admitted
+            for order, outcome in zip(orders, expected, strict=True)
+        ]
         for tier_number, units in answer.available_units.items():
             assert units == self._model.available_units(tier_number)
         self._count_new(before)
@@ -148,6 +153,14 @@ class GateMachine(RuleBasedStateMachine):
         assert given_back == expected
         for tier_number, units in available.items():
             assert units == self._model.available_units(tier_number)
+
+    @rule(batch=few)
+    def mark_seen(self, batch: list[tuple[int, int, int]]) -> None:
+        """Orders that have ended: nothing but the filter learns of them."""
+        ids = [self._order(press).id for press in batch]
+        self._run(self._gate.mark_seen(self._event.id, self._epoch, ids))
+        self._ever_admitted |= set(ids)
+        self._admissions += len(ids)
 
     @rule(switch=switches, capacities=capacities)
     def configure(self, switch: SaleSwitch, capacities: tuple[int, ...]) -> None:

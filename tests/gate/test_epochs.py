@@ -37,6 +37,7 @@ Operation = Callable[[Gate, Event, str], Awaitable[object]]
 OPERATIONS: dict[str, Operation] = {
     "admit": lambda gate, event, epoch: gate.admit(event.id, epoch, pairs(ORDER)),
     "adopt": lambda gate, event, epoch: gate.adopt(event.id, epoch, pairs(ORDER)),
+    "mark": lambda gate, event, epoch: gate.mark_seen(event.id, epoch, [ORDER.id]),
     "give_back": lambda gate, event, epoch: gate.give_back(event.id, epoch, [ORDER.id]),
     "configure": lambda gate, event, epoch: gate.configure(event, epoch),
     "availability": lambda gate, event, epoch: gate.availability(event.id, epoch),
@@ -44,7 +45,7 @@ OPERATIONS: dict[str, Operation] = {
     "open": lambda gate, event, epoch: gate.open(event.id, epoch),
 }
 # What a loading may be told before it is open.
-BEFORE_OPENING = {"adopt", "configure", "open"}
+BEFORE_OPENING = {"adopt", "mark", "configure", "open"}
 
 operations = pytest.mark.parametrize("operation", OPERATIONS)
 

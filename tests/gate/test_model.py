@@ -93,6 +93,12 @@ FAULTS = {
     "the sale opens early": Fault(ScriptName.ADMIT, {"now_ms < tonumber(sale[3])": "false"}),
     "the sale never ends": Fault(ScriptName.ADMIT, {" or now_ms >= tonumber(sale[4])": ""}),
     "the filter is forgotten": Fault(ScriptName.ADMIT, {"  mark_seen(id)\n": ""}),
+    "a buyer is taken for a stranger": Fault(
+        ScriptName.ADMIT, {"outcome >= SOLD_OUT and is_stranger(ARGV[i])": "outcome >= SOLD_OUT"}
+    ),
+    "a stranger is taken for a buyer": Fault(
+        ScriptName.ADMIT, {"outcome >= SOLD_OUT and is_stranger(ARGV[i])": "false"}
+    ),
     "admissions are not counted": Fault(
         ScriptName.ADMIT, {"'admitted', #orders / 2)": "'admitted', 1)"}
     ),
@@ -144,6 +150,9 @@ FAULTS = {
                 " difference = 0 end\n  if difference ~= 0 then"
             )
         },
+    ),
+    "those who had an order are forgotten": Fault(
+        ScriptName.MARK, {"for i = 2, #ARGV do": "for i = 3, #ARGV do"}
     ),
     "loading keeps the orders of before": Fault(
         ScriptName.LOAD,

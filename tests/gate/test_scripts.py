@@ -126,6 +126,7 @@ async def test_scripts_stay_within_their_event(
         await bound.admit(event.id, sale.epoch, pairs(order))
         await bound.adopt(event.id, sale.epoch, pairs(order))
         await bound.give_back(event.id, sale.epoch, [order.id])
+        await bound.mark_seen(event.id, sale.epoch, [order.id])
         await bound.configure(event, sale.epoch)
         await bound.availability(event.id, sale.epoch)
         await bound.audit(event.id, sale.epoch)

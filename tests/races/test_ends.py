@@ -1,6 +1,9 @@
 """The ends of an order raced against each other: one winner each time, and its units back once.
 
 Each race runs for many orders at once, on processes that know nothing of each other.
+
+Seen red with a give-back that leaves the id at the gate, and with `status = …` or the deadline
+taken out of RELEASE, REFUND, CONFIRM and MOVE_PAYMENT in turn.
 """
 
 import asyncio
@@ -251,9 +254,7 @@ async def test_refund_against_capture(services: list[Service], make_event: MakeE
     assert set(told) == {("refunded",)}
 
     await outbox.run_once(services[2])
-    payments = await _payments(services[0], event)
-    assert payments.total() == RACES
-    assert set(payments) <= {"refunded", "voided"}
+    assert await _payments(services[0], event) == {"refunded": RACES}
     await assert_balanced(services[0], event.id)
 
 

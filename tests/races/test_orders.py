@@ -1,4 +1,8 @@
-"""Many processes place orders at once: limits, several tiers, all or nothing."""
+"""Many processes place orders at once: limits, several tiers, all or nothing.
+
+Seen red with the limit taken out of `admit.lua`, and with a stock check there that drops the items
+it refuses and takes the others.
+"""
 
 import asyncio
 import contextlib

@@ -1,4 +1,7 @@
-"""Buyers who press again: the same order, wherever they ask and whatever became of it since."""
+"""Buyers who press again: the same order, wherever they ask and whatever became of it since.
+
+Seen red with a filter that always says "surely not".
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable

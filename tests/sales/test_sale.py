@@ -99,7 +99,7 @@ def test_what_may_be_there_is_for_the_gate_to_say() -> None:
 
 def test_the_latest_batch_is_in_the_picture() -> None:
     sale = pictured(seen(5, 5))
-    sale.see_batch(Admission([Outcome.ADMITTED], 8, {1: 0}))
+    sale.see_batch(Admission([Outcome.ADMITTED], [False], 8, {1: 0}))
     assert sale.refusal([Item(1, 1)]) is Outcome.SOLD_OUT
     sale.see_units({1: 3})
     assert sale.refusal([Item(1, 1)]) is None
@@ -163,7 +163,7 @@ def test_a_filter_that_is_behind_sends_everybody_to_the_gate() -> None:
     assert sale.may_have_admitted(stranger)
     sale.see_filter(filter_of(ORDER_ID), admitted=7)
     assert not sale.may_have_admitted(stranger)
-    sale.see_batch(Admission([Outcome.ADMITTED], 8, {1: 0}))
+    sale.see_batch(Admission([Outcome.ADMITTED], [False], 8, {1: 0}))
     assert sale.may_have_admitted(stranger), "the batch admitted somebody: perhaps this one"
     sale.see_filter(filter_of(ORDER_ID), admitted=8)
     sale.see(seen(0, 0, admitted=9))
@@ -173,10 +173,10 @@ def test_a_filter_that_is_behind_sends_everybody_to_the_gate() -> None:
 def test_an_overtaken_picture_does_not_make_the_filter_whole() -> None:
     """A batch may be answered between the asking for a filter and its arrival."""
     sale = pictured(seen(0, 0, admitted=7))
-    sale.see_batch(Admission([Outcome.ADMITTED], 8, {1: 0}))
+    sale.see_batch(Admission([Outcome.ADMITTED], [False], 8, {1: 0}))
     sale.see_filter(filter_of(), admitted=7)
     assert sale.may_have_admitted(ORDER_ID)
-    sale.see_batch(Admission([Outcome.SEEN], 7, {1: 0}))
+    sale.see_batch(Admission([Outcome.SEEN], [False], 7, {1: 0}))
     assert sale.may_have_admitted(ORDER_ID), "an older answer, which came late"
 
 

@@ -92,17 +92,39 @@ async def test_a_refund_gives_back_what_was_captured(
     await service.ending.refund(key)
     assert await outbox.run_once(service) == 1
     assert await _states(service) == ["refunded"]
-    assert asked == [("capture", payment_key(key, 1)), ("refund", payment_key(key, 1))]
+    assert asked[0] == ("capture", payment_key(key, 1))
+    assert asked[-1] == ("refund", payment_key(key, 1))
     await assert_balanced(service, key.event_id)
 
 
-async def test_a_refund_before_the_capture_lets_the_money_go(
+async def test_a_refund_before_the_capture_is_captured_and_given_back(
     service: Service, key: OrderKey, asked: list[tuple[str, str]]
 ) -> None:
+    """Nobody knows whether a capture was under way, so it is made certain first."""
     await service.paying.pay(key, BUYER, "ok")
     await service.ending.refund(key)
     assert await outbox.run_once(service) == 1
-    assert (await _states(service), asked) == (["voided"], [("void", payment_key(key, 1))])
+    name = payment_key(key, 1)
+    assert (await _states(service), asked) == (["refunded"], [("capture", name), ("refund", name)])
+
+
+async def test_a_refund_during_the_capture_gives_the_money_back(
+    service: Service, key: OrderKey, asked: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen red with a refund that lets an authorised payment go: it was captured, and kept."""
+    await service.paying.pay(key, BUYER, "ok")
+    capture = service.provider.capture
+
+    async def refunded_meanwhile(name: str) -> None:
+        await service.ending.refund(key)
+        await capture(name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(service.provider, "capture", refunded_meanwhile)
+        assert await outbox.run_once(service) == 0
+    assert await _states(service) == ["refund_due"]
+    assert await outbox.run_once(service) == 1
+    assert (await _states(service), asked[-1]) == (["refunded"], ("refund", payment_key(key, 1)))
 
 
 async def test_a_payment_that_never_answered_is_let_go(

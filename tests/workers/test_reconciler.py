@@ -1,4 +1,8 @@
-"""Each repair: made, made again, made by two at once, stopped at every step."""
+"""Each repair: made, made again, made by two at once, stopped at every step.
+
+Seen red with a fence that gives back whatever it was asked about, no grace period, a loading that
+adopts nothing or is authorised whatever its generation, and abandoned ids that are answered.
+"""
 
 import asyncio
 import dataclasses

@@ -1,4 +1,7 @@
-"""The gate of a sale that is over goes once its books have balanced, and the ledger lives on."""
+"""The gate of a sale that is over goes once its books have balanced, and the ledger lives on.
+
+Seen red with a gate that retires whether or not they balance.
+"""
 
 import asyncio
 from datetime import timedelta

@@ -1,4 +1,7 @@
-"""Holds that were not paid in time: expired once, and soon back on sale."""
+"""Holds that were not paid in time: expired once, and soon back on sale.
+
+Seen red without the deadline in EXPIRE, and without its SKIP LOCKED.
+"""
 
 import asyncio
 import os

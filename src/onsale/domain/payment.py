@@ -7,9 +7,9 @@ class PaymentState(StrEnum):
     """Where a payment attempt stands; the `…_due` ones wait for the settler.
 
     started ──→ authorized ──→ captured ──→ refund_due ──→ refunded
-       │            └────────→ void_due ──→ voided
-       ├──→ declined               ↑
-       └──→ (given up) ────────────┘
+       │             └───────────────────────↑
+       ├──→ declined
+       └──→ void_due ──→ voided
     """
 
     STARTED = "started"

@@ -24,22 +24,28 @@ from onsale.gate.scripts import ScriptName, register
 from onsale.observability import metrics
 from onsale.settings import Settings
 
-# 16 bits for every order that can be live keep wrong guesses of the filter near 1 in 70; a filter
-# of 1 MiB is the most that every process reads whenever a tier has sold out.
+# 16 bits for every order that can be live keep wrong guesses of the filter near 1 in 70. Holds come
+# and go, and leave their bits: 32 KiB at least stand 30,000 of them with 1 wrong guess in 20. A
+# filter of 1 MiB is the most that every process reads whenever a tier has sold out.
 _SEEN_BITS_PER_UNIT = 16
-_SEEN_BITS_MIN = 2**10
+_SEEN_BITS_MIN = 2**18
 _SEEN_BITS_MAX = 2**23
 
 # One chunk keeps Redis busy for about a millisecond.
 CHUNK_ORDERS = 1_000
 
+_STRANGER = ord("1")
 _OUTCOMES = {str(outcome.value).encode()[0]: outcome for outcome in Outcome}
 
 
 class Admission(NamedTuple):
-    """What a batch came to: an outcome per order, and what is left of the tiers it asked for."""
+    """What a batch came to: an outcome per order, and what is left of the tiers it asked for.
+
+    `strangers` says of each refused order whether it surely was never admitted before.
+    """
 
     outcomes: list[Outcome]
+    strangers: list[bool]
     orders_ever_admitted: int
     available_units: dict[int, int]
 
@@ -126,7 +132,13 @@ class Gate:
             epoch,
             args,
         )
-        return Admission([_OUTCOMES[digit] for digit in reply[0]], reply[1], _pairs(reply[2:]))
+        outcomes, strangers, ever_admitted, *tiers = reply
+        return Admission(
+            [_OUTCOMES[digit] for digit in outcomes],
+            [digit == _STRANGER for digit in strangers],
+            ever_admitted,
+            _pairs(tiers),
+        )
 
     async def give_back(
         self, event_id: str, epoch: str, order_ids: Sequence[bytes]
@@ -199,6 +211,11 @@ class Gate:
             args,
         )
         return int(reply[0])
+
+    async def mark_seen(self, event_id: str, epoch: str, order_ids: Sequence[bytes]) -> None:
+        """Remember orders that have ended. Raises `GateUnavailable`, `GateLost`."""
+        keys = event_keys(event_id)
+        await self._run(ScriptName.MARK, (keys.sale, keys.seen), epoch, order_ids)
 
     async def open(self, event_id: str, epoch: str) -> None:
         """End the loading of an epoch. Raises `GateUnavailable`, `GateLost`."""

@@ -13,6 +13,7 @@ class ScriptName(StrEnum):
     ADMIT = "admit"
     GIVE_BACK = "give_back"
     ADOPT = "adopt"
+    MARK = "mark"
     LOAD = "load"
     OPEN = "open"
     CONFIGURE = "configure"

@@ -14,7 +14,7 @@ import jwt
 
 from onsale.domain.ids import BUYER_ID
 from onsale.http.hs256 import Hs256Verifier
-from onsale.http.problems import Forbidden, Unauthenticated
+from onsale.http.problems import Forbidden, KeysUnavailable, Unauthenticated
 from onsale.settings import Settings
 
 # No token of ours comes near; a longer one is not worth verifying.
@@ -104,10 +104,16 @@ class Authenticator:
         if self._keys is None:
             raise Unauthenticated
         text = token.decode("ascii")
-        # May fetch keys: off the event loop.
-        key = await asyncio.to_thread(self._keys.get_signing_key_from_jwt, text)
+        try:
+            # May fetch keys: off the event loop.
+            key = await asyncio.to_thread(self._keys.get_signing_key_from_jwt, text)
+        except jwt.PyJWKClientConnectionError as error:
+            raise KeysUnavailable from error
+        # The key says which algorithm is its own, whatever the token would like.
+        if key.algorithm_name not in _ASYMMETRIC:
+            raise Unauthenticated
         options: Any = {"require": ["exp", "sub"], "verify_aud": False}
-        return jwt.decode(text, key.key, algorithms=_ASYMMETRIC, options=options)
+        return jwt.decode(text, key, algorithms=[key.algorithm_name], options=options)
 
 
 def _principal(claims: dict[str, Any]) -> Principal:

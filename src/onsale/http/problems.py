@@ -29,6 +29,10 @@ class Unauthenticated(errors.Refused):
     code = "unauthenticated"
 
 
+class KeysUnavailable(errors.Unavailable):
+    """The keys that tokens are checked with cannot be had right now; keep yours and try again."""
+
+
 class Forbidden(errors.Refused):
     """Your token does not allow this."""
 
@@ -195,6 +199,10 @@ def invalid(faults: Sequence[Any], skip: int = 0) -> errors.InvalidRequest:
 
 def invalid_body(error: ValidationError) -> errors.InvalidRequest:
     """What is wrong with a body that did not validate."""
+    if error.error_count() > FAULTS_MAX:
+        return errors.InvalidRequest(
+            FieldError("body", f"{error.error_count()} faults; this is another kind of body")
+        )
     return invalid(error.errors(include_url=False, include_context=False, include_input=False))
 
 

@@ -5,6 +5,7 @@ import signal
 
 import uvicorn
 
+from onsale.http.protocol import BoundedHttpProtocol
 from onsale.settings import Settings
 
 # Connections that the kernel keeps while every process is busy: a spike is thousands at once.
@@ -26,7 +27,7 @@ def serve(settings: Settings) -> None:
         port=settings.port,
         workers=settings.workers,
         loop="uvloop",
-        http="httptools",
+        http=BoundedHttpProtocol,
         ws="none",
         lifespan="on",
         backlog=_BACKLOG,

@@ -131,6 +131,8 @@ _STORE_ERRORS = (
     SQLAlchemyError,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
+    # What the driver says when the server goes away in the midst of its own questions.
+    asyncpg.InternalClientError,
     OSError,
     TimeoutError,
 )

@@ -1,6 +1,8 @@
 """The ledger's events and tiers: what organisers write, and which loading of the gate is valid."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -126,6 +128,25 @@ class Events:
             raise CapacityBelowReserved from refused
         return await self._require(event_id)
 
+    @asynccontextmanager
+    async def gate_loader(self, event_id: str, *, wait: bool) -> AsyncIterator[bool]:
+        """The right to load the event's gate, for as long as the block lasts: whether it was had.
+
+        One at a time, or two loaders would begin anew in turns for ever. The right goes with its
+        connection, so a loader that dies does not keep it.
+        """
+        take = "pg_advisory_lock" if wait else "pg_try_advisory_lock"
+        # Half of the id will do for a name: should two events share it, they wait for each other.
+        name = int(event_id[-16:], 16) - 2**63
+        async with self._database.driver("gate_loader") as connection:
+            taken = await connection.fetchval(f"SELECT {take}($1)", name)
+            mine = wait or bool(taken)
+            try:
+                yield mine
+            finally:
+                if mine:
+                    await connection.fetchval("SELECT pg_advisory_unlock($1)", name)
+
     async def next_gate_generation(self, event_id: str) -> int:
         """Count up how often the event's gate was loaded; from now on only this loading counts."""
         count_up = (
@@ -179,10 +200,10 @@ class Events:
                     .order_by(tiers.c.event_id, tiers.c.number)
                 )
             ).all()
-        return [
-            _event_from(row, [tier for tier in tier_rows if tier.event_id == row.id])
-            for row in rows
-        ]
+        tiers_of: dict[str, list[Row[Any]]] = defaultdict(list)
+        for tier in tier_rows:
+            tiers_of[tier.event_id].append(tier)
+        return [_event_from(row, tiers_of[row.id]) for row in rows]
 
 
 def _event_from(row: Row[Any], tier_rows: Sequence[Row[Any]]) -> Event:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, Row, func, select
 
 from onsale.domain.ids import FINGERPRINT_BYTES
 from onsale.domain.order import LIVE_STATUSES, Item, Order, OrderRequest, OrderStatus
@@ -263,20 +263,9 @@ class Ledger:
 
         An attempt that was begun and then forgotten is due after `given_up_after_seconds`.
         """
-        old = payments.c.changed_at < func.now() - func.make_interval(
-            0, 0, 0, 0, 0, 0, given_up_after_seconds
-        )
-        waiting = payments.c.state.in_(
-            [PaymentState.AUTHORIZED, PaymentState.VOID_DUE, PaymentState.REFUND_DUE]
-        )
         query = (
-            select(
-                payments.c.event_id,
-                payments.c.order_id,
-                payments.c.attempt,
-                payments.c.state,
-            )
-            .where(waiting | ((payments.c.state == PaymentState.STARTED) & old))
+            select(payments.c.event_id, payments.c.order_id, payments.c.attempt, payments.c.state)
+            .where(_payment_is_due(given_up_after_seconds))
             .order_by(payments.c.changed_at)
             .limit(size)
         )
@@ -286,6 +275,12 @@ class Ledger:
             PaymentDue(OrderKey(UUID(event_id).hex, UUID(order_id).bytes), attempt, state)
             for event_id, order_id, attempt, state in rows
         ]
+
+    async def count_payments_due(self, given_up_after_seconds: float) -> int:
+        """How many payments wait for the provider."""
+        query = select(func.count()).where(_payment_is_due(given_up_after_seconds))
+        async with self._database.transaction("count_payments_due") as connection:
+            return int((await connection.execute(query)).scalar_one())
 
     # -- reconciling
 
@@ -303,6 +298,28 @@ class Ledger:
                 return
             after = rows[-1]["id"].hex
 
+    async def ended_ids(self, event_id: str) -> AsyncIterator[list[bytes]]:
+        """Ids of the event's orders that are over, abandoned ones included, in chunks."""
+        after = _ID_BEFORE_ALL
+        while True:
+            query = (
+                select(orders.c.id)
+                .where(
+                    orders.c.event_id == event_id,
+                    orders.c.id > after,
+                    orders.c.status.not_in(LIVE_STATUSES),
+                )
+                .order_by(orders.c.id)
+                .limit(CHUNK_ORDERS)
+            )
+            async with self._database.transaction("ended_ids") as connection:
+                found = (await connection.scalars(query)).all()
+            if found:
+                yield [UUID(order_id).bytes for order_id in found]
+            if len(found) < CHUNK_ORDERS:
+                return
+            after = found[-1]
+
     async def statuses(self, event_id: str, ids: Iterable[bytes]) -> dict[bytes, OrderStatus]:
         """The statuses of those orders that are here."""
         query = select(orders.c.id, orders.c.status).where(
@@ -319,6 +336,12 @@ class Ledger:
         query = select(orders.c.id).where(orders.c.event_id == event_id, orders.c.ended_at > since)
         async with self._database.transaction("ended_within") as connection:
             return [UUID(found).bytes for found in (await connection.scalars(query)).all()]
+
+    async def counters(self, event_id: str) -> list[TierBooks]:
+        """The event's tiers by number, as counted; cheap, for it adds nothing up."""
+        query = select(tiers).where(tiers.c.event_id == event_id).order_by(tiers.c.number)
+        async with self._database.transaction("counters") as connection:
+            return [_counted(row) for row in await connection.execute(query)]
 
     async def books(self, event_id: str) -> list[LedgerTierBooks]:
         """The event's tiers by number, counted and added up, at one instant."""
@@ -353,13 +376,7 @@ class Ledger:
             rows = (await connection.execute(query)).all()
         return [
             LedgerTierBooks(
-                TierBooks(
-                    tier_id=row.id,
-                    capacity_units=row.capacity,
-                    available_units=row.capacity - row.reserved,
-                    held_units=row.reserved - row.sold,
-                    sold_units=row.sold,
-                ),
+                _counted(row),
                 summed_reserved_units=row.summed_reserved or 0,
                 summed_sold_units=row.summed_sold or 0,
             )
@@ -368,6 +385,14 @@ class Ledger:
 
 
 _ID_BEFORE_ALL = bytes(16).hex()
+
+
+def _payment_is_due(given_up_after_seconds: float) -> ColumnElement[bool]:
+    given_up = payments.c.changed_at < func.now() - func.make_interval(
+        0, 0, 0, 0, 0, 0, given_up_after_seconds
+    )
+    waiting = (PaymentState.AUTHORIZED, PaymentState.VOID_DUE, PaymentState.REFUND_DUE)
+    return payments.c.state.in_(waiting) | ((payments.c.state == PaymentState.STARTED) & given_up)
 
 
 def _as_placed(request: OrderRequest, placed_at: datetime) -> Order:
@@ -398,6 +423,16 @@ def _order_from(row: asyncpg.Record) -> Order:
         currency=row["currency"],
         created_at=row["created_at"],
         expires_at=row["expires_at"],
+    )
+
+
+def _counted(row: Row[Any]) -> TierBooks:
+    return TierBooks(
+        tier_id=row.id,
+        capacity_units=row.capacity,
+        available_units=row.capacity - row.reserved,
+        held_units=row.reserved - row.sold,
+        sold_units=row.sold,
     )
 
 

@@ -86,15 +86,14 @@ WITH due AS (
 """
 
 # $1 event, $2 order. A row when the order was refunded here and now; its money follows through
-# the settler: captured is given back, authorised is let go.
+# the outbox.
 REFUND = f"""
 WITH ended AS (
     UPDATE orders SET status = 'refunded', ended_at = now()
     WHERE event_id = $1 AND id = $2 AND status = 'confirmed'
     RETURNING event_id, id, true AS was_confirmed
 ), money AS (
-    UPDATE payments SET changed_at = now(),
-        state = (CASE state WHEN 'captured' THEN 'refund_due' ELSE 'void_due' END)::payment_state
+    UPDATE payments SET changed_at = now(), state = 'refund_due'
     WHERE event_id = $1 AND order_id = $2 AND state IN ('authorized', 'captured')
       AND EXISTS (SELECT FROM ended)
 ), {_UNITS_BACK}

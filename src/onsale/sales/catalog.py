@@ -108,7 +108,8 @@ class Catalog:
         while True:
             asked_since = monotonic() - _IDLE_SECONDS
             for sale in self.sales():
-                if sale.asked_at_seconds > asked_since:
+                # A retired gate has no news, and neither has its event.
+                if sale.asked_at_seconds > asked_since and not sale.event.gate_retired:
                     try:
                         await look(sale)
                     except (GateUnavailable, LedgerUnavailable, NotFound) as error:
@@ -126,7 +127,7 @@ class Catalog:
             sale.see_filter(await self._gate.seen_filter(sale.event.id), admitted)
 
     async def _look(self, sale: Sale) -> None:
-        if sale.event.gate_epoch is None:
+        if sale.event.gate_epoch is None and not sale.event.gate_retired:
             await self.reload(sale.event.id)
         epoch = sale.event.gate_epoch
         if epoch is None:

@@ -17,18 +17,31 @@ from onsale.ledger.events import Events
 from onsale.ledger.ledger import Ledger
 
 
-async def load_gate(event: Event, gate: Gate, ledger: Ledger, events: Events) -> None:
-    """Load the gate of one event.
+async def load_gate(
+    event: Event, gate: Gate, ledger: Ledger, events: Events, *, wait: bool = False
+) -> None:
+    """Load the gate of an event, unless it has been loaded since `event` was read.
 
-    Raises `GateLost` when somebody else began a later loading, `GateUnavailable`,
-    `LedgerUnavailable`.
+    One loads at a time; who comes second waits for the first, or raises `GateLost` when not to
+    `wait`. Raises `GateUnavailable`, `LedgerUnavailable`.
     """
+    async with events.gate_loader(event.id, wait=wait) as mine:
+        if not mine:
+            raise GateLost
+        newest = await events.get(event.id)
+        if newest is not None and newest.gate_epoch in (None, event.gate_epoch):
+            await _load(newest, gate, ledger, events)
+
+
+async def _load(event: Event, gate: Gate, ledger: Ledger, events: Events) -> None:
     run_id = await gate.run_id()
     generation = await events.next_gate_generation(event.id)
     epoch = make_epoch(generation, run_id)
     await gate.load(event, epoch)
     async for chunk in ledger.live_orders(event.id):
         await gate.adopt(event.id, epoch, [gate_order(order) for order in chunk])
+    async for ended in ledger.ended_ids(event.id):
+        await gate.mark_seen(event.id, epoch, ended)
     await gate.open(event.id, epoch)
     if not await events.authorise_gate(event.id, generation, epoch):
         raise GateLost

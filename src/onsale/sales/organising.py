@@ -28,7 +28,7 @@ class Organising:
         """Write an event down and load its gate. Raises `LedgerUnavailable`."""
         event = await self._events.create(new)
         try:
-            await load_gate(event, self._gate, self._ledger, self._events)
+            await load_gate(event, self._gate, self._ledger, self._events, wait=True)
         except GateUnavailable as error:
             log.warning(
                 "gate not loaded yet", event_id=event.id, error=repr(error.__cause__ or error)

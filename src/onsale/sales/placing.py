@@ -35,7 +35,7 @@ from onsale.observability.logging import get_logger
 from onsale.sales.catalog import Catalog
 from onsale.sales.ending import GiveBack
 from onsale.sales.group_commit import GroupCommit
-from onsale.sales.sale import PendingOrder, Sale, Verdict
+from onsale.sales.sale import PendingOrder, Refusal, Sale, Verdict
 from onsale.settings import Settings
 
 # Each attempt but the last was abandoned: its process died, or lost the ledger, on the way to it.
@@ -125,12 +125,12 @@ class Placing:
         verdict = await self._stage(sale).submit(request)
         if isinstance(verdict, Placement):
             return await self._placed(sale, request, verdict)
-        if verdict is Outcome.SEEN_WITH_OTHER_BODY:
+        if verdict.outcome is Outcome.SEEN_WITH_OTHER_BODY:
             raise IdempotencyKeyReused
-        if sale.may_have_admitted(request.order_id):
+        if not verdict.stranger:
             # The order may have lived and ended: then it is not for the gate to refuse it.
-            return await self._earlier_or_refused(sale, request, verdict)
-        raise self._refused(sale, verdict)
+            return await self._earlier_or_refused(sale, request, verdict.outcome)
+        raise self._refused(sale, verdict.outcome)
 
     async def _earlier_or_refused(
         self, sale: Sale, request: OrderRequest, refusal: Outcome
@@ -183,13 +183,13 @@ class Placing:
             for job, _ in batch
         ]
         admission = await self._ask_gate(sale, orders)
-        outcomes = admission.outcomes
         sale.see_batch(admission)
-        for pending, outcome in zip(batch, outcomes, strict=True):
+        answers = zip(batch, admission.outcomes, admission.strangers, strict=True)
+        for pending, outcome, stranger in answers:
             if outcome is Outcome.ADMITTED or outcome is Outcome.SEEN:
                 self._pass_on(pending)
             else:
-                pending.answer(outcome)
+                pending.answer(Refusal(outcome, stranger))
 
     async def _ask_gate(self, sale: Sale, orders: list[tuple[bytes, bytes]]) -> Admission:
         epoch = sale.event.gate_epoch
@@ -202,7 +202,7 @@ class Placing:
         await self._catalog.reload(sale.event.id)
         if sale.event.gate_epoch is None or sale.event.gate_epoch == epoch:
             if sale.event.gate_retired:
-                return Admission([Outcome.CLOSED] * len(orders), 0, {})
+                return Admission([Outcome.CLOSED] * len(orders), [False] * len(orders), 0, {})
             raise GateLost
         return await self._gate.admit(sale.event.id, sale.event.gate_epoch, orders)
 
@@ -251,7 +251,7 @@ class Placing:
         sale = await self._catalog.require(request.event_id)
         await self._give_back(sale, [request.order_id])
         if isinstance(refused, ConstraintRefused) and refused.constraint == STOCK_CONSTRAINT:
-            pending.answer(Outcome.SOLD_OUT)
+            pending.answer(Refusal(Outcome.SOLD_OUT, stranger=True))
         else:
             pending.fail(refused)
 

@@ -8,6 +8,7 @@ admitted orders, read together with the stock, sends them on to where their orde
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic, time
+from typing import NamedTuple
 
 from onsale.domain.errors import Refused, SaleClosed, SaleNotOpen, SalePaused, SoldOut
 from onsale.domain.event import Event, SaleState, sale_state
@@ -18,8 +19,16 @@ from onsale.ledger.ledger import Placement
 from onsale.sales.group_commit import GroupCommit, Pending
 from onsale.sales.meters import SaleMeters
 
+
+class Refusal(NamedTuple):
+    """The gate's refusal; a stranger's order surely was never admitted before."""
+
+    outcome: Outcome
+    stranger: bool
+
+
 # A refusal by the gate, or what became of the order in the ledger.
-Verdict = Outcome | Placement
+Verdict = Refusal | Placement
 PendingOrder = Pending[OrderRequest, Verdict]
 
 

@@ -96,6 +96,10 @@ class Reconciler:
                 event.id, service.gate, service.ledger, service.settings.reconciler_grace_seconds
             )
             await self._repair(event, epoch, comparison, repairs)
+            books = await service.ledger.books(event.id)
+            metrics.oversold_tickets.labels(metrics.event_label(event.id)).set(
+                sum(tier.oversold_units for tier in books)
+            )
             spent_seconds = monotonic() - started
             self._full_due_seconds[event.id] = monotonic() + spent_seconds / FULL_COMPARISON_SHARE
         return await self._report(event) is SaleState.OPEN
@@ -168,17 +172,16 @@ class Reconciler:
         label = metrics.event_label(event.id)
         assert event.gate_epoch is not None
         seen = await service.gate.availability(event.id, event.gate_epoch)
-        books = await service.ledger.books(event.id)
-        for tier, counted in ((event.tier_by_id[t.counted.tier_id], t.counted) for t in books):
+        counters = await service.ledger.counters(event.id)
+        for tier, counted in ((event.tier_by_id[found.tier_id], found) for found in counters):
             metrics.stock_available.labels(label, tier.id).set(
                 seen.available_units.get(tier.number, 0)
             )
             metrics.stock_held.labels(label, tier.id).set(counted.held_units)
             metrics.stock_sold.labels(label, tier.id).set(counted.sold_units)
             metrics.stock_capacity.labels(label, tier.id).set(counted.capacity_units)
-        metrics.oversold_tickets.labels(label).set(sum(tier.oversold_units for tier in books))
         state = event.state_at(await service.events.now())
-        if state is SaleState.CLOSED and not any(tier.counted.held_units for tier in books):
+        if state is SaleState.CLOSED and not any(counted.held_units for counted in counters):
             await self._retire(event)
         return state
 

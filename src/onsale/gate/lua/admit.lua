@@ -5,8 +5,9 @@
 --         then two per order: its id (16 bytes) and its body (fingerprint 8 bytes, buyer 8 bytes,
 --         then per item one byte tier number and one byte quantity)
 -- returns { 'LOST' } when the gate was loaded under another epoch, else
---         { outcomes, orders ever admitted, tier number, units left, … }: outcomes has one digit
---         per order (see Outcome), and the tiers are those that the batch asked for
+--         { outcomes, strangers, orders ever admitted, tier number, units left, … }: outcomes has
+--         one digit per order (see Outcome); strangers has a 1 for each that surely never was
+--         admitted before; the tiers are those that the batch asked for
 -- keeps   avail = capacity - sum of orders, and avail never falls below zero here
 
 local sale = redis.call('HMGET', KEYS[1],
@@ -42,12 +43,22 @@ local function units_of_buyer(buyer)
 end
 
 -- One bit for each half of the id's beginning; ids are hashes, so their bytes serve as the hash.
-local function mark_seen(id)
+local function bits_of(id)
   local a, b, c, d, e, f, g, h = string.byte(id, 1, 8)
-  for _, hash in ipairs({ ((a * 256 + b) * 256 + c) * 256 + d, ((e * 256 + f) * 256 + g) * 256 + h }) do
+  return (((a * 256 + b) * 256 + c) * 256 + d) % seen_bits,
+    (((e * 256 + f) * 256 + g) * 256 + h) % seen_bits
+end
+
+local function mark_seen(id)
+  for _, bit in ipairs({ bits_of(id) }) do
     local n = #bits
-    bits[n + 1], bits[n + 2], bits[n + 3], bits[n + 4] = 'SET', 'u1', hash % seen_bits, 1
+    bits[n + 1], bits[n + 2], bits[n + 3], bits[n + 4] = 'SET', 'u1', bit, 1
   end
+end
+
+local function is_stranger(id)
+  local one, other = bits_of(id)
+  return redis.call('GETBIT', KEYS[5], one) == 0 or redis.call('GETBIT', KEYS[5], other) == 0
 end
 
 local function decide(id, body)
@@ -77,8 +88,12 @@ local function decide(id, body)
   return ADMITTED
 end
 
-local outcomes = {}
-for i = 2, #ARGV, 2 do outcomes[#outcomes + 1] = decide(ARGV[i], ARGV[i + 1]) end
+local outcomes, strangers = {}, {}
+for i = 2, #ARGV, 2 do
+  local n, outcome = #outcomes + 1, decide(ARGV[i], ARGV[i + 1])
+  outcomes[n] = outcome
+  strangers[n] = (outcome >= SOLD_OUT and is_stranger(ARGV[i])) and '1' or '0'
+end
 
 -- As many arguments as fit on Lua's stack with room to spare; whole pairs, and whole bits of four.
 local AT_ONCE = 4000
@@ -100,4 +115,4 @@ if #orders > 0 then
   write('BITFIELD', KEYS[5], bits)
   ever_admitted = redis.call('HINCRBY', KEYS[1], 'admitted', #orders / 2)
 end
-return { table.concat(outcomes), ever_admitted, unpack(tiers) }
+return { table.concat(outcomes), table.concat(strangers), ever_admitted, unpack(tiers) }

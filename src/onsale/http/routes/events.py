@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Response
 from fastapi.responses import StreamingResponse
 
 from onsale.domain.errors import GateUnavailable, NotFound
-from onsale.domain.event import Event, SaleSwitch
+from onsale.domain.event import Event, SaleState, SaleSwitch
 from onsale.http import cursors
 from onsale.http.dependencies import (
     JSON_BODY,
@@ -37,6 +37,7 @@ from onsale.http.schemas import (
 from onsale.http.streams import Streams
 from onsale.ledger.events import NewEvent, NewTier
 from onsale.sales.books import DIFFERENCES_MAX, Audit, audit
+from onsale.sales.sale import Sale
 from onsale.sales.service import Service
 
 router = APIRouter(prefix="/v1/events", tags=["events"])
@@ -180,7 +181,9 @@ async def _stream(
     interval_seconds = service.settings.availability_stream_interval_seconds
     told, quiet_seconds = _etag(first), 0.0
     yield _server_sent(first)
-    while await streams.goes_on_after(interval_seconds):
+    sale = await service.catalog.require(event_id)
+    # Once its gate is retired nothing changes any more, and the last word has been said.
+    while not sale.event.gate_retired and await streams.goes_on_after(interval_seconds):
         quiet_seconds += interval_seconds
         availability = await _availability(service, event_id)
         etag = _etag(availability)
@@ -265,26 +268,34 @@ async def _availability(service: Service, event_id: str) -> AvailabilityOut:
     sale = await service.catalog.require(event_id)
     try:
         seen = await service.catalog.availability(sale)
-        state = sale.state()
-        available_units = {
-            tier.id: seen.available_units.get(tier.number, 0) for tier in sale.event.tiers
-        }
-        as_of = datetime.fromtimestamp(seen.now_ms / 1000, UTC)
     except GateUnavailable:
-        # The ledger knows as well, and is asked only while the gate does not answer.
-        books = await service.ledger.books(event_id)
-        available_units = {tier.counted.tier_id: tier.counted.available_units for tier in books}
-        as_of = await service.events.now()
-        state = sale.event.state_at(as_of)
+        # The ledger knows as well, and is asked only while there is no gate to ask.
+        return await _availability_by_ledger(service, sale)
+    return _availability_out(
+        sale.event,
+        sale.state(),
+        {tier.id: seen.available_units.get(tier.number, 0) for tier in sale.event.tiers},
+        datetime.fromtimestamp(seen.now_ms / 1000, UTC),
+    )
+
+
+async def _availability_by_ledger(service: Service, sale: Sale) -> AvailabilityOut:
+    now = await service.events.now()
+    counters = await service.ledger.counters(sale.event.id)
+    left = {tier.tier_id: tier.available_units for tier in counters}
+    return _availability_out(sale.event, sale.event.state_at(now), left, now)
+
+
+def _availability_out(
+    event: Event, state: SaleState, available_units: dict[str, int], as_of: datetime
+) -> AvailabilityOut:
     return AvailabilityOut(
         state=state,
         tiers=[
             TierAvailability(
-                id=tier.id,
-                capacity=tier.capacity_units,
-                available=max(0, available_units[tier.id]),
+                id=tier.id, capacity=tier.capacity_units, available=max(0, available_units[tier.id])
             )
-            for tier in sale.event.tiers
+            for tier in event.tiers
         ],
         as_of=as_of,
     )

@@ -1,0 +1,141 @@
+"""What runs all the time reads by an index, however many orders there have been."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+import pytest
+
+from onsale.embedded import EmbeddedPostgres
+from onsale.ledger.engine import Database, create_engine
+from onsale.ledger.ledger import Ledger, OrderKey, PageMark
+from onsale.ledger.migrations import migrate
+from onsale.settings import Settings
+from tests.ledger.books import execute
+
+EVENTS, ORDERS = 10, 30_000
+EVENT_ID = "00000000-0000-7000-8000-000000000001"
+
+# Sales of which most orders have ended, some are held and few are overdue.
+FILL = (
+    f"""
+    INSERT INTO events (id, name, starts_at, sale_opens_at, sale_closes_at, hold_seconds,
+                        max_per_buyer_units, payment, currency)
+    SELECT ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 'A night', now(),
+           now() - interval '1 d', now(), 600, 0, 'card', 'EUR'
+    FROM generate_series(1, {EVENTS}) AS n
+    """,
+    f"""
+    INSERT INTO orders (event_id, id, buyer_id, status, fingerprint, amount_minor_units,
+                        created_at, expires_at, ended_at)
+    SELECT events.id, md5(n::text)::uuid, 'buyer-' || n % 5000,
+           CASE WHEN n % 30 = 0 THEN 'held' ELSE 'released' END::order_status, n, 1000,
+           now() - interval '1 d', now() + n * interval '1 s' - interval '100 s',
+           CASE WHEN n % 30 <> 0 THEN now() - n * interval '1 s' END
+    FROM generate_series(1, {ORDERS}) AS n
+    JOIN (SELECT id, row_number() OVER (ORDER BY id) AS at FROM events) AS events
+      ON at = n / 30 % {EVENTS} + 1
+    """,
+    "INSERT INTO order_items SELECT event_id, id, 1, 1 FROM orders",
+    """
+    INSERT INTO payments (event_id, order_id, attempt, method, amount_minor_units, state,
+                          changed_at)
+    SELECT event_id, id, 1, 'ok', 1000,
+           CASE WHEN fingerprint % 100 = 0 THEN 'authorized' ELSE 'voided' END::payment_state,
+           now() - fingerprint * interval '1 s'
+    FROM orders
+    """,
+    "ANALYZE",
+)
+
+
+@pytest.fixture(scope="module")
+def filled(postgres: EmbeddedPostgres) -> Iterator[Settings]:
+    """A ledger with many orders."""
+    execute(postgres.url, "CREATE DATABASE ledger_plans")
+    url = postgres.url_for("ledger_plans")
+    migrate(url)
+    execute(url, *FILL)
+    # One connection: it tells its own counts when asked to.
+    yield Settings(database_url=url, db_pool_size_max=1)
+    execute(postgres.url, "DROP DATABASE ledger_plans WITH (FORCE)")
+
+
+@pytest.fixture
+async def database(filled: Settings) -> AsyncIterator[Database]:
+    """Its connections, in place of the room's."""
+    made = Database(create_engine(filled))
+    yield made
+    await made.close()
+
+
+# How often each large table was read whole, and each of its indexes was used.
+SCANS = """
+SELECT relname || ' whole', seq_scan FROM pg_stat_user_tables
+WHERE relname IN ('orders', 'order_items', 'payments')
+UNION ALL
+SELECT indexrelname, idx_scan FROM pg_stat_user_indexes
+WHERE relname IN ('orders', 'order_items', 'payments')
+"""
+
+Reading = Callable[[Ledger], Awaitable[object]]
+
+
+async def read_by(database: Database, reading: Reading) -> set[str]:
+    """What was scanned by that, as Postgres counts it; the plan that ran, not one that might."""
+    before = await scans(database)
+    await reading(Ledger(database))
+    after = await scans(database)
+    return {name for name in after if after[name] > before[name]}
+
+
+async def scans(database: Database) -> dict[str, int]:
+    async with database.driver("test") as connection:
+        await connection.execute("SELECT pg_stat_force_next_flush()")
+        return dict(await connection.fetch(SCANS))
+
+
+async def read_next_page(ledger: Ledger) -> None:
+    (last,) = await ledger.of_buyer("buyer-7", None, 1)
+    await ledger.of_buyer("buyer-7", PageMark(last.created_at, last.event_id, last.id), 20)
+
+
+async def read_live(ledger: Ledger) -> None:
+    async for _ in ledger.live_orders(EVENT_ID):
+        break
+
+
+ORDER_ID = bytes(16)
+KEY = OrderKey(EVENT_ID, ORDER_ID)
+
+# What is read, and the index that it is read by first of all.
+READINGS: dict[str, tuple[Reading, str]] = {
+    "the sweeper": (lambda ledger: ledger.expire(2), "orders_due"),
+    "its lag": (lambda ledger: ledger.oldest_overdue_seconds(), "orders_due"),
+    "a buyer's orders": (lambda ledger: ledger.of_buyer("buyer-7", None, 20), "orders_by_buyer"),
+    "their next page": (read_next_page, "orders_by_buyer"),
+    "what ended lately": (lambda ledger: ledger.ended_within(EVENT_ID, 20), "orders_by_end"),
+    "what is to be settled": (lambda ledger: ledger.payments_due(60, 100), "payments_to_settle"),
+    "an order": (lambda ledger: ledger.get(KEY), "orders_pkey"),
+    "statuses": (lambda ledger: ledger.statuses(EVENT_ID, [ORDER_ID]), "orders_pkey"),
+    "live orders": (read_live, "orders_pkey"),
+    "releasing": (lambda ledger: ledger.release(KEY, "buyer-7"), "orders_pkey"),
+    "refunding": (lambda ledger: ledger.refund(KEY), "orders_pkey"),
+    "beginning to pay": (lambda ledger: ledger.begin_payment(KEY, "b", "ok"), "orders_pkey"),
+    # Whether it is being paid is looked up before the order itself.
+    "confirming": (lambda ledger: ledger.confirm(KEY, 1), "payments_one_open"),
+}
+
+
+@pytest.mark.parametrize("what", READINGS)
+async def test_it_is_read_by_its_index(database: Database, what: str) -> None:
+    reading, index = READINGS[what]
+    scanned = await read_by(database, reading)
+    assert index in scanned
+    assert not [name for name in scanned if name.endswith(" whole")]
+
+
+async def test_a_table_that_is_read_whole_is_found(database: Database) -> None:
+    async def count(_: Ledger) -> None:
+        async with database.driver("test") as connection:
+            await connection.fetchval("SELECT count(*) FROM orders WHERE fingerprint = 7")
+
+    assert await read_by(database, count) == {"orders whole"}
