@@ -64,6 +64,8 @@ class Stack:
         return self.data_dir / "logs"
 
     def __enter__(self) -> Self:
+        if self.port:
+            _require_free(self.port)
         with ExitStack() as exits:
             self.data_dir.mkdir(parents=True, exist_ok=True)
             self.logs_dir.mkdir(exist_ok=True)
@@ -148,6 +150,16 @@ class Stack:
                 pass
             time.sleep(_READY_POLL_SECONDS)
         raise EmbeddedError(f"the API was not ready in time; see {self.logs_dir / 'api.log'}")
+
+
+def _require_free(port: int) -> None:
+    try:
+        with socket.socket() as listener:
+            # As the server will: a port whose last connections are fading out is free.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("127.0.0.1", port))
+    except OSError as error:
+        raise EmbeddedError(f"port {port} is in use; choose another with --port") from error
 
 
 def _free_range(size: int) -> int:

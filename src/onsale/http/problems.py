@@ -106,6 +106,9 @@ KINDS: dict[str, Kind] = {
     "ledger_unavailable": Kind(503, "Ledger unavailable", retry_after_seconds=2),
 }
 
+# More than anybody mends at once; to tell thousands would cost more than to find them.
+FAULTS_MAX = 50
+
 # A crowd that was told the same second would come back in the same second.
 _RETRY_JITTER = 2.0
 
@@ -192,7 +195,7 @@ def invalid(faults: Sequence[Any], skip: int = 0) -> errors.InvalidRequest:
                 ".".join(str(part) for part in fault["loc"][skip:]) or "body",
                 fault["msg"],
             )
-            for fault in faults
+            for fault in faults[:FAULTS_MAX]
         )
     )
 

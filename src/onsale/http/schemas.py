@@ -48,6 +48,8 @@ Text = Annotated[
 ]
 Quantity = Annotated[int, Field(strict=True, ge=1, le=QUANTITY_PER_ITEM_MAX)]
 Capacity = Annotated[int, Field(strict=True, ge=0, le=CAPACITY_UNITS_MAX)]
+# pydantic takes numbers, and texts of them, for seconds since 1970.
+_RFC_3339_DATE = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]")
 # Postgres and RFC 3339 agree on these years.
 _YEARS = range(1970, 9999)
 
@@ -57,7 +59,7 @@ class _Body(BaseModel):
 
 
 def _is_text(value: object) -> object:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not _RFC_3339_DATE.match(value):
         raise ValueError("a time is a text such as 2030-05-01T10:00:00Z")
     return value
 

@@ -1,5 +1,6 @@
 """The ledger's events and tiers: what organisers write, and which loading of the gate is valid."""
 
+import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -15,6 +16,8 @@ from onsale.domain.event import Event, PaymentKind, SaleSwitch
 from onsale.domain.tier import Tier
 from onsale.ledger.engine import ConstraintRefused, Database
 from onsale.ledger.tables import STOCK_CONSTRAINT, events, tiers
+
+_LOADERS_MAX = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ class Events:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        # A loader keeps one connection and needs others: the pool is not for loaders alone.
+        self._loaders = asyncio.Semaphore(_LOADERS_MAX)
 
     async def create(self, new: NewEvent) -> Event:
         """Write an event down with its tiers, numbered in their order."""
@@ -138,7 +143,7 @@ class Events:
         take = "pg_advisory_lock" if wait else "pg_try_advisory_lock"
         # Half of the id will do for a name: should two events share it, they wait for each other.
         name = int(event_id[-16:], 16) - 2**63
-        async with self._database.driver("gate_loader") as connection:
+        async with self._loaders, self._database.driver("gate_loader") as connection:
             taken = await connection.fetchval(f"SELECT {take}($1)", name)
             mine = wait or bool(taken)
             try:
