@@ -1,4 +1,9 @@
-"""An order's life in the ledger: which step leads where, and none of them twice."""
+"""An order's life in the ledger: which step leads where, and none of them twice.
+
+Seen red with each step's `WHERE status = …` widened, with an overdue hold that can be paid, with
+units that are counted for an order that was there already or not counted back on a refund, with a
+late authorisation that is not let go, and with the sweeper's order taken out.
+"""
 
 from collections.abc import Awaitable, Callable
 

@@ -1,6 +1,11 @@
 """The API as one ASGI application: `create_app(settings)`."""
 
 import asyncio
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -95,7 +100,23 @@ def create_app_from_environment() -> Application:
     """The factory that `onsale serve` gives to uvicorn: one call in each worker process."""
     settings = Settings()
     configure_logging(settings.log_level)
+    _end_with_the_supervisor()
     return create_app(settings)
+
+
+def _end_with_the_supervisor() -> None:
+    """One of several processes ends when the one that started them is killed: nobody would restart
+    it, and it would keep the port.
+    """
+    supervisor = multiprocessing.parent_process()
+    if supervisor is None:
+        return
+
+    def wait_for_its_end() -> None:
+        multiprocessing.connection.wait([supervisor.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait_for_its_end, daemon=True).start()
 
 
 @asynccontextmanager

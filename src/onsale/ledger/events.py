@@ -144,13 +144,13 @@ class Events:
         # Half of the id will do for a name: should two events share it, they wait for each other.
         name = int(event_id[-16:], 16) - 2**63
         async with self._loaders, self._database.driver("gate_loader") as connection:
-            taken = await connection.fetchval(f"SELECT {take}($1)", name)
-            mine = wait or bool(taken)
             try:
-                yield mine
+                taken = await connection.fetchval(f"SELECT {take}($1)", name)
+                yield wait or bool(taken)
             finally:
-                if mine:
-                    await connection.fetchval("SELECT pg_advisory_unlock($1)", name)
+                # Whatever was had, even when nobody waited for the answer: the lock is the
+                # connection's, and the connection goes back to the pool.
+                await connection.fetchval("SELECT pg_advisory_unlock_all()")
 
     async def next_gate_generation(self, event_id: str) -> int:
         """Count up how often the event's gate was loaded; from now on only this loading counts."""
