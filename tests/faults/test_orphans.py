@@ -2,13 +2,12 @@
 
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import psutil
 
-from onsale.embedded import EmbeddedPostgres, EmbeddedValkey, free_port
+from onsale.embedded import EmbeddedPostgres, EmbeddedValkey, free_port, spawn_child
 from tests.support import SECRET, wait_until
 
 
@@ -26,10 +25,9 @@ async def test_workers_end_when_their_supervisor_is_killed(
         "ONSALE_WORKERS": "2",
     }
     log = tmp_path / "api.log"
-    with log.open("wb") as output:
-        supervisor = subprocess.Popen(
-            [sys.executable, "-m", "onsale", "serve"], env=environment, stderr=output
-        )
+    supervisor = spawn_child(
+        [sys.executable, "-m", "onsale", "serve"], env=environment, log_path=log
+    )
 
     async def both_serve() -> bool:
         return log.read_text().count('"serving"') == 2

@@ -2,17 +2,18 @@
 
 Seen red with each step's `WHERE status = …` widened, with an overdue hold that can be paid, with
 units that are counted for an order that was there already or not counted back on a refund, with a
-late authorisation that is not let go, and with the sweeper's order taken out.
+late authorisation that is not let go, and with a sweeper that waits for another.
 """
 
 from collections.abc import Awaitable, Callable
 
 import pytest
+from sqlalchemy import text
 
 from onsale.domain.event import Event
 from onsale.domain.order import OrderRequest, OrderStatus
 from onsale.domain.payment import PaymentState
-from onsale.ledger.engine import ConstraintRefused
+from onsale.ledger.engine import ConstraintRefused, Database
 from onsale.ledger.events import Events
 from onsale.ledger.ledger import Ledger, OrderKey
 from tests.ledger.books import assert_balanced, key_of, new_event, request
@@ -198,6 +199,27 @@ async def test_a_payment_of_a_hold_that_is_gone_is_let_go(ledger: Ledger, events
     assert [(d.attempt, d.state) for d in due if d.key == key] == [(1, PaymentState.VOID_DUE)]
 
 
+async def test_a_hold_that_ran_out_while_it_was_paid_is_not_confirmed(
+    database: Database, ledger: Ledger, events: Events
+) -> None:
+    """Though no sweeper has come by yet: its seats may be promised to somebody else."""
+    event = await new_event(events, 10)
+    order = request(event, buyer=BUYER)
+    key = key_of(order)
+    await ledger.place([order])
+    attempt = await ledger.begin_payment(key, BUYER, "ok")
+    assert attempt is not None
+    async with database.transaction("test") as connection:
+        await connection.execute(
+            text("UPDATE orders SET expires_at = now() WHERE event_id = :event"),
+            {"event": event.id},
+        )
+    assert await ledger.confirm(key, attempt) is None
+    assert await status_of(ledger, order) is HELD
+    due = await ledger.payments_due(given_up_after_seconds=3_600, size=1_000)
+    assert [found.state for found in due if found.key == key] == [PaymentState.VOID_DUE]
+
+
 @pytest.mark.parametrize("state", [PaymentState.AUTHORIZED, PaymentState.CAPTURED])
 async def test_a_refund_gives_the_money_back_wherever_it_is(
     ledger: Ledger, events: Events, state: PaymentState
@@ -227,6 +249,22 @@ async def test_holds_expire_oldest_first_and_as_many_as_asked(
     assert [key.order_id for key in await ledger.expire(2)] == [overdue[1].order_id]
     assert await ledger.expire(2) == []
     assert await assert_balanced(ledger, event) == (1, 0)
+
+
+async def test_a_sweeper_passes_by_what_another_has_in_hand(
+    database: Database, ledger: Ledger, events: Events
+) -> None:
+    await ledger.expire(1_000_000)
+    event = await new_event(events, 10)
+    in_hand, free = request(event, hold_seconds=-2), request(event, hold_seconds=-1)
+    await ledger.place([in_hand, free])
+    async with database.transaction("test") as connection:
+        await connection.execute(
+            text("SELECT FROM orders WHERE id = :order FOR UPDATE"),
+            {"order": in_hand.order_id.hex()},
+        )
+        assert await ledger.expire(10) == [key_of(free)]
+    assert await ledger.expire(10) == [key_of(in_hand)]
 
 
 async def test_only_ids_that_never_arrived_are_fenced(ledger: Ledger, events: Events) -> None:
