@@ -56,12 +56,14 @@ def main() -> None:
 @contextlib.contextmanager
 def _one_line_errors() -> Iterator[None]:
     """Errors that the user can do something about end the command with one line."""
-    from onsale.domain.errors import OnsaleError
+    from onsale.domain.errors import LedgerUnavailable, OnsaleError
 
     try:
         yield
     except typer.Exit:
         raise
+    except LedgerUnavailable:
+        _fail("Postgres does not answer; is ONSALE_DATABASE_URL right?")
     except ValidationError as error:
         first = error.errors()[0]
         name = "ONSALE_" + "_".join(str(part) for part in first["loc"]).upper()
@@ -92,6 +94,7 @@ def demo(
     report_dir: ReportDir = None,
 ) -> None:
     """Run a whole flash sale on this machine: stores, API, workers, crowd, audit."""
+    _unwind_when_told_to_stop()
     with _one_line_errors(), tempfile.TemporaryDirectory(prefix="onsale-demo-") as folder:
         console = _console(as_json)
         console.print("[bold]onsale demo[/]: a flash sale against real Postgres and Valkey")
@@ -174,7 +177,10 @@ def worker(
         settings = Settings()
         kinds = _worker_kinds(kind)
         configure_logging(settings.log_level)
-        serve_metrics(settings.metrics_host, settings.worker_metrics_port)
+        try:
+            serve_metrics(settings.metrics_host, settings.worker_metrics_port)
+        except OSError as error:
+            _fail(f"ONSALE_WORKER_METRICS_PORT {settings.worker_metrics_port}: {error.strerror}")
         uvloop.run(run(settings, kinds))
 
 
@@ -190,6 +196,8 @@ def migrate(
 
         try:
             migrate_to(Settings().database_url, revision)
+        except OSError:
+            _fail("Postgres does not answer; is ONSALE_DATABASE_URL right?")
         except SQLAlchemyError as error:
             _fail(f"the database could not be migrated: {error.args[0] if error.args else error}")
         typer.echo("the ledger is up to date")
@@ -246,6 +254,7 @@ def loadtest(
     report_dir: ReportDir = None,
 ) -> None:
     """Run a k6 scenario on an event of its own, and audit the books after it."""
+    _unwind_when_told_to_stop()
     with _one_line_errors(), contextlib.ExitStack() as exits:
         from onsale.loadtests import SCENARIOS
 
@@ -417,6 +426,12 @@ def _print_audit(console: Console, found: dict[str, Any]) -> None:
             f"  {difference['kind']} {difference['subject']}: {difference['detail']}", style="red"
         )
     console.print("The books balance." if found["balanced"] else "The books do not balance.")
+
+
+def _unwind_when_told_to_stop() -> None:
+    """Leave every context, and with it servers and folders, on SIGTERM and SIGHUP as on Ctrl-C."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 def _stop_signal() -> threading.Event:

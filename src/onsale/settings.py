@@ -22,12 +22,16 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="ONSALE_", frozen=True, extra="ignore")
 
     # -- the two stores
-    database_url: str = "postgresql+asyncpg://onsale@127.0.0.1:5432/onsale"
-    redis_url: str = "redis://127.0.0.1:6379/0"
+    database_url: Annotated[str, Field(pattern=r"^postgresql\+asyncpg://")] = (
+        "postgresql+asyncpg://onsale@127.0.0.1:5432/onsale"
+    )
+    redis_url: Annotated[str, Field(pattern=r"^(redis|rediss|unix)://")] = (
+        "redis://127.0.0.1:6379/0"
+    )
 
     # -- who is calling: exactly one of the two; neither has a default on purpose
     auth_secret: SecretStr | None = None
-    auth_jwks_url: str | None = None
+    auth_jwks_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
     auth_jwks_cache_seconds: Seconds = 300
     # Whoever brings an unknown token waits for the keys, and so do those behind them.
     auth_jwks_timeout_seconds: Seconds = 2.0

@@ -58,9 +58,11 @@ class ServiceClient:
         except httpx.HTTPError as error:
             raise ServiceError(f"{self._http.base_url} does not answer: {error}") from error
         if answer.is_error:
-            detail = answer.json().get("detail", answer.text) if answer.content else ""
-            raise ServiceError(f"{method} {path} answered {answer.status_code}: {detail}")
-        found: dict[str, Any] = answer.json()
+            raise ServiceError(f"{method} {path} answered {answer.status_code}: {answer.text:.200}")
+        try:
+            found: dict[str, Any] = answer.json()
+        except ValueError as error:
+            raise ServiceError(f"{self._http.base_url} is not an onsale service") from error
         return found
 
 

@@ -2,9 +2,12 @@
 
 import os
 import signal
+import socket
+import sys
 
 import uvicorn
 
+from onsale.http.app import create_app
 from onsale.http.protocol import BoundedHttpProtocol
 from onsale.settings import Settings
 
@@ -17,9 +20,12 @@ def serve(settings: Settings) -> None:
     """Serve until told to stop. Every process reads its settings from the environment."""
     # Processes of uvicorn's start anew and know only the environment.
     os.environ["ONSALE_WORKERS"] = str(settings.workers)
-    # uvicorn raises the signal that ended it once more when all is done: told to stop, and stopped,
-    # is a good end.
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    # Told to stop, and stopped, is a good end: before uvicorn listens for the signal, and when it
+    # raises it once more after all is done.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # A mistake in the settings shows here, once, and not in every process again and again.
+    create_app(settings)
+    _require_free(settings.host, settings.port)
     uvicorn.run(
         "onsale.http.app:create_app_from_environment",
         factory=True,
@@ -37,3 +43,13 @@ def serve(settings: Settings) -> None:
         log_config=None,
         server_header=False,
     )
+
+
+def _require_free(host: str, port: int) -> None:
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"cannot listen on {host}:{port} (ONSALE_PORT): {error.strerror}"
+        ) from None
