@@ -447,10 +447,10 @@ def _print_dev(console: Console, stack: "Stack") -> None:
     from onsale.http.auth import make_token
 
     client = ServiceClient(stack.base_url, stack.auth_secret)
-    events = client.events()
+    on_sale = [event for event in client.events() if event["state"] == "open"]
     event = (
-        events[0]
-        if events
+        on_sale[0]
+        if on_sale
         else client.create_event(
             "The Last Waltz",
             [

@@ -12,11 +12,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from time import monotonic
 from typing import Any
 
+import pytest
 from sqlalchemy import text
 
+from onsale.domain.errors import OrderNotPayable, PaymentDeclined
 from onsale.domain.event import Event, PaymentKind
 from onsale.domain.order import Order, OrderStatus
-from onsale.ledger.ledger import OrderKey
+from onsale.ledger.ledger import PAYMENT_ATTEMPTS_MAX, OrderKey
 from onsale.sales.service import Service
 from onsale.workers import outbox, sweeper
 from tests.races.books import assert_balanced, code_of, place
@@ -305,3 +307,18 @@ async def _pictures_are_younger(
 
 def _counted(**statuses: int) -> Counter[str]:
     return Counter({OrderStatus(name).value: number for name, number in statuses.items() if number})
+
+
+async def test_payments_for_one_order_have_an_end(
+    services: list[Service], make_event: MakeEvent
+) -> None:
+    """Each attempt leaves a row: seen red, without the bound the 51st was declined as well."""
+    event = await make_event(10, payment=PaymentKind.CARD)
+    order = await place(services[0], event.id, "buyer-1", "press-1", 1)
+    key = OrderKey(event.id, order.id)
+    for _ in range(PAYMENT_ATTEMPTS_MAX):
+        with pytest.raises(PaymentDeclined):
+            await services[0].paying.pay(key, "buyer-1", "declined")
+    with pytest.raises(OrderNotPayable):
+        await services[0].paying.pay(key, "buyer-1", "ok")
+    await services[0].ending.release(key, "buyer-1")

@@ -21,6 +21,8 @@ from onsale.ledger.engine import Database
 from onsale.ledger.tables import order_items, orders, payments, tiers
 
 CHUNK_ORDERS = 1_000
+# Each leaves a row; who has not paid by then does not mean to.
+PAYMENT_ATTEMPTS_MAX = 50
 
 
 class Placement(NamedTuple):
@@ -46,9 +48,12 @@ class PaymentAttempt(NamedTuple):
 
 
 class PaymentStanding(NamedTuple):
-    """Whether a hold is overdue by the ledger's clock, and the payment under way for it."""
+    """Whether a hold is overdue by the ledger's clock, how often it was tried to pay for it, and
+    the payment under way.
+    """
 
     overdue: bool
+    attempts: int
     under_way: PaymentAttempt | None
 
 
@@ -220,17 +225,18 @@ class Ledger:
                 key.order_id.hex(),
                 buyer_id,
                 method,
+                PAYMENT_ATTEMPTS_MAX,
             )
         return attempt
 
     async def payment_standing(self, key: OrderKey) -> PaymentStanding:
         """How it stands with paying for an order that is in the ledger."""
         async with self._database.driver("payment_standing") as connection:
-            overdue, attempt, method, age_seconds = await connection.fetchrow(
+            overdue, attempts, attempt, method, age_seconds = await connection.fetchrow(
                 statements.PAYMENT_UNDER_WAY, key.event_id, key.order_id.hex()
             )
         under_way = None if attempt is None else PaymentAttempt(attempt, method, age_seconds)
-        return PaymentStanding(bool(overdue), under_way)
+        return PaymentStanding(bool(overdue), attempts, under_way)
 
     async def move_payment(
         self, key: OrderKey, attempt: int, leave: PaymentState, enter: PaymentState

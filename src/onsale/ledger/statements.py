@@ -110,9 +110,9 @@ ON CONFLICT DO NOTHING
 RETURNING event_id, id
 """
 
-# $1 event, $2 order, $3 buyer, $4 method. A row with the attempt to make when the order is payable
-# and no other attempt is under way; written down before the provider hears of it, so that a crash
-# leaves nothing that nobody knows of.
+# $1 event, $2 order, $3 buyer, $4 method, $5 most attempts. A row with the attempt to make when the
+# order is payable, no other attempt is under way and not too many were made; written down before
+# the provider hears of it, so that a crash leaves nothing that nobody knows of.
 BEGIN_PAYMENT = """
 INSERT INTO payments (event_id, order_id, attempt, method, amount_minor_units, state)
 SELECT event_id, id,
@@ -120,6 +120,7 @@ SELECT event_id, id,
        $4, amount_minor_units, 'started'
 FROM orders
 WHERE event_id = $1 AND id = $2 AND buyer_id = $3 AND status = 'held' AND expires_at > now()
+  AND (SELECT count(*) FROM payments WHERE event_id = $1 AND order_id = $2) < $5
 ON CONFLICT DO NOTHING
 RETURNING attempt
 """
@@ -127,8 +128,9 @@ RETURNING attempt
 # $1 event, $2 order. Whether the hold is overdue, and the attempt that stands in the way of a new
 # one with its age, if there is one.
 PAYMENT_UNDER_WAY = """
-SELECT o.expires_at <= now() AS overdue, p.attempt, p.method,
-       extract(epoch FROM now() - p.changed_at)::float8 AS age_seconds
+SELECT o.expires_at <= now() AS overdue,
+       (SELECT count(*) FROM payments WHERE event_id = $1 AND order_id = $2) AS attempts,
+       p.attempt, p.method, extract(epoch FROM now() - p.changed_at)::float8 AS age_seconds
 FROM orders o
 LEFT JOIN payments p ON p.event_id = o.event_id AND p.order_id = o.id AND p.state = 'started'
 WHERE o.event_id = $1 AND o.id = $2

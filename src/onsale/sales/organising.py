@@ -3,6 +3,8 @@
 The ledger goes first; the gate follows at once, or by the reconciler where it does not answer.
 """
 
+from dataclasses import replace
+
 from onsale.domain.errors import GateUnavailable, SaleClosed
 from onsale.domain.event import Event, SaleSwitch
 from onsale.gate.gate import Gate
@@ -63,4 +65,5 @@ class Organising:
                 )
         # What this process knew of the sale is from before: the next buyer is for the gate.
         sale.view = None
-        return sale.event
+        sale.see_event(replace(event, gate_epoch=epoch))
+        return event

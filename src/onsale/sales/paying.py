@@ -15,7 +15,7 @@ from onsale.domain.errors import (
 )
 from onsale.domain.order import Order, OrderStatus
 from onsale.domain.payment import PaymentState
-from onsale.ledger.ledger import Ledger, OrderKey, payment_key
+from onsale.ledger.ledger import PAYMENT_ATTEMPTS_MAX, Ledger, OrderKey, payment_key
 from onsale.observability import metrics
 from onsale.payments.provider import AnswerLost, Declined, PaymentProvider
 from onsale.sales.catalog import Catalog
@@ -87,9 +87,11 @@ class Paying:
             if order.status is not OrderStatus.HELD:
                 _require_paid(order)
                 return None
-            overdue, under_way = await self._ledger.payment_standing(key)
+            overdue, attempts, under_way = await self._ledger.payment_standing(key)
             if overdue:
                 raise OrderExpired
+            if attempts >= PAYMENT_ATTEMPTS_MAX and under_way is None:
+                raise OrderNotPayable("Too many payments were tried for this order.")
             if under_way is None:
                 continue  # it ended between the two looks, and made way
             if under_way.age_seconds > given_up_after_seconds(self._timeout_seconds):

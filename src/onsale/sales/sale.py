@@ -6,7 +6,7 @@ admitted orders, read together with the stock, sends them on to where their orde
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic, time
 from typing import NamedTuple
 
@@ -78,7 +78,9 @@ class Sale:
     # -- keeping the picture
 
     def see_event(self, event: Event) -> None:
-        """The event as the ledger has it now."""
+        """The event as the ledger has it; one that was read before the last change is no news."""
+        if event.version < self.event.version:
+            event = replace(self.event, gate_epoch=event.gate_epoch)
         if event.gate_epoch != self.event.gate_epoch:
             self.view = None
             self._filter = None

@@ -118,6 +118,8 @@ class Reconciler:
                 log.warning("gate lost; loading it anew", event_id=event.id, epoch=event.gate_epoch)
         await load_gate(event, service.gate, service.ledger, service.events)
         repairs.add("rebuilt", 1)
+        # Orders may have been on their way past the loading: they are looked for at once.
+        self._full_due_seconds.pop(event.id, None)
         return (await service.catalog.reload(event.id)).event
 
     async def _give_back_ended(self, event: Event, epoch: str, repairs: Repairs) -> None:
@@ -189,8 +191,9 @@ class Reconciler:
         service = self.service
         # No grace: a sale that is over has nothing on its way that may still arrive.
         if (await audit(event, service.gate, service.ledger, grace_seconds=0)).balanced:
-            await service.events.retire_gate(event.id)
+            # The gate first: one that goes before the ledger knows is loaded and retired again.
             await service.gate.retire(event.id, RETIRED_KEEP_SECONDS)
+            await service.events.retire_gate(event.id)
             self._full_due_seconds.pop(event.id, None)
             log.info("gate retired", event_id=event.id)
 
