@@ -16,7 +16,7 @@ class Scenario:
     """One script of `loadtest/scenarios`, with the defaults that fit it.
 
     `payment` is the kind of event it needs, `stock` its tickets over all tiers; `buyers` arrive
-    within `seconds`.
+    within `seconds`. `sells_all` where each buyer who can have a ticket takes one and keeps it.
     """
 
     name: str
@@ -25,6 +25,7 @@ class Scenario:
     stock: int
     buyers: int
     seconds: int
+    sells_all: bool = False
 
 
 _ALL = (
@@ -43,6 +44,7 @@ _ALL = (
         stock=1_000,
         buyers=5_000,
         seconds=10,
+        sells_all=True,
     ),
     Scenario(
         "checkout",
