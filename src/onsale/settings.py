@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     auth_jwks_cache_seconds: Seconds = 300
     # Whoever brings an unknown token waits for the keys, and so do those behind them.
     auth_jwks_timeout_seconds: Seconds = 2.0
-    # A verified token costs about 1 KiB; the cache saves a signature check per repeated press.
+    # Bounds what remembered tokens take; each saves the signature check of a repeated press.
     auth_cache_size_max: Count = 20_000
 
     # -- where a process listens
