@@ -211,6 +211,23 @@ async def test_a_gate_of_an_earlier_run_is_loaded_anew(own_server: EmbeddedValke
     await gate.close()
 
 
+async def test_a_process_that_was_idle_through_a_restart_goes_on(
+    own_server: EmbeddedValkey,
+) -> None:
+    """It hears of the new epoch before it has a connection to the new run: seen red with the epoch
+    compared to the run of before, which no call ever replaced.
+    """
+    idle, other = client_of(own_server), client_of(own_server)
+    sale = await on_sale(idle, an_event(5))
+    own_server.kill()
+    own_server.start()
+    sale = await reconnected(lambda: on_sale(other, sale.event, generation=2))
+    answer = await reconnected(lambda: idle.admit(sale.event.id, sale.epoch, pairs(ORDER)))
+    assert answer.outcomes == [Outcome.ADMITTED]
+    for gate in (idle, other):
+        await gate.close()
+
+
 def counted(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
 

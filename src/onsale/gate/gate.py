@@ -296,17 +296,21 @@ class Gate:
         self, name: ScriptName, keys: tuple[str, ...], epoch: str, args: Iterable[Any]
     ) -> list[Any]:
         async with self._measured(name):
-            if self._run_id is None:
+            if not self._is_named_by(epoch):
+                # Which run answers is told by new connections alone, and an idle process has none
+                # since a restart: only then is another epoch than ours wrong for certain.
                 await self._redis.ping()
-            assert self._run_id is not None
-            if not names_server(epoch, self._run_id):
+            if not self._is_named_by(epoch):
                 raise GateLost
             reply: list[Any] = await self._scripts[name](keys, [epoch, *args])
         # The call may have been the first on a new connection, to a server that was restarted with
         # what it had saved. What the script did there goes when that gate is loaded anew.
-        if reply[0] == b"LOST" or not names_server(epoch, self._run_id):
+        if reply[0] == b"LOST" or not self._is_named_by(epoch):
             raise GateLost
         return reply
+
+    def _is_named_by(self, epoch: str) -> bool:
+        return self._run_id is not None and names_server(epoch, self._run_id)
 
     @asynccontextmanager
     async def _measured(self, operation: str) -> AsyncIterator[None]:
