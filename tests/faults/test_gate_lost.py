@@ -12,6 +12,7 @@ from onsale.domain.errors import BuyerLimitReached, GateUnavailable, SoldOut, Un
 from onsale.domain.event import Event
 from onsale.domain.order import Order
 from onsale.gate.keys import event_keys
+from onsale.observability.runtime import stop
 from onsale.sales.service import Service
 from onsale.settings import Settings
 from onsale.workers.loop import repeat
@@ -56,8 +57,7 @@ async def test_emptied_in_the_middle_of_a_sale(
         await wait_until(more_are_in)
         await redis.flushall()
     outcomes = await selling
-    reconciling.cancel()
-    await asyncio.gather(reconciling, return_exceptions=True)
+    await stop(reconciling)
 
     assert outcomes == {"confirmed": TICKETS, "sold_out": BUYERS - TICKETS}
     assert await live_orders(service, event.id) == TICKETS
@@ -192,8 +192,7 @@ async def test_down_and_up_again_under_load(
         stores.valkey.start()
         await wait_until(load.has_sold(200))
         await wait_until(api.is_whole)
-    reconciling.cancel()
-    await asyncio.gather(reconciling, return_exceptions=True)
+    await stop(reconciling)
 
     assert not load.refused
     assert load.answers_lost == 0

@@ -12,6 +12,7 @@ import pytest
 from onsale.domain.errors import SoldOut
 from onsale.domain.event import PaymentKind
 from onsale.ledger.ledger import OrderKey
+from onsale.observability.runtime import stop
 from onsale.sales.placing import Asked, Placed
 from onsale.sales.service import Service
 from onsale.settings import Settings
@@ -86,7 +87,7 @@ async def test_just_after_another_process_sold_the_last_seat(
         await _press(elsewhere, event.id, "loser", "t2")
     looking = asyncio.create_task(elsewhere.catalog.keep_young())
     await wait_until(_refuses(elsewhere, event.id))
-    looking.cancel()
+    await stop(looking)
 
     placed = await _press(here, event.id, "winner", "t1")
     with pytest.raises(SoldOut):
