@@ -16,7 +16,7 @@ def turn(rate: float, cpu_us: float, **other: float) -> Turn:
         p50_ms=1,
         p99_ms=2,
         api_cpu_us=cpu_us,
-        **other,  # type: ignore[arg-type]
+        **other,  # type: ignore[arg-type]  # fields by name, of several types
     )
 
 
