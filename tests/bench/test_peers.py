@@ -128,8 +128,8 @@ async def test_the_same_press_again_is_the_same_order(peer: Peer) -> None:
 
 
 async def test_presses_at_once_under_one_key_are_one_order(peer: Peer) -> None:
-    """Red without `LOCK_BUYER` in the one, and with PLACE `… ON CONFLICT` taken out in the other:
-    all but the first are errors.
+    """Red without `LOCK_BUYER` in the one and without the orders' ON CONFLICT in the other: they
+    fail by the unique key.
     """
     event_id = await peer.put_on_sale(1)
     answers = await asyncio.gather(
@@ -149,8 +149,8 @@ async def test_a_key_that_asks_for_something_else_is_refused(peer: Peer) -> None
 
 
 async def test_a_crowd_buys_what_there_is_and_nothing_more(peer: Peer) -> None:
-    """Red without `FOR UPDATE` in the one and without the tiers' CHECK in the other: both oversell.
-    Nobody meets an error, although the crowd is larger than the pool.
+    """Red without `FOR UPDATE` in the one, whose orders then fail by the CHECK, and without the
+    CHECK in the other, which then oversells. The crowd is larger than the pool, and waits.
     """
     event_id = await peer.put_on_sale(50)
     answers = await asyncio.gather(
@@ -163,22 +163,18 @@ async def test_a_crowd_buys_what_there_is_and_nothing_more(peer: Peer) -> None:
     assert await peer.count_orders(event_id) == 50
 
 
-async def test_an_order_that_does_not_fit_takes_nothing(peer: Peer) -> None:
-    event_id = await peer.put_on_sale(10, 1)
-    answer = await peer.order(event_id, "buyer-1", both(2, "t1", "t2"))
-    assert (answer.status_code, answer.json()["detail"]) == (409, "sold_out")
-    assert await peer.sold(event_id) == {"t1": 0, "t2": 0}
-    assert await peer.count_orders(event_id) == 0
-
-
-async def test_tiers_in_any_order_wait_for_nobody_in_a_circle(peer: Peer) -> None:
-    """Red without the ORDER BY of the lock: Postgres ends deadlocks with errors."""
-    event_id = await peer.put_on_sale(50, 1_000)
+async def test_orders_of_several_tiers_take_all_or_nothing(peer: Peer) -> None:
+    """Red when the one looks at the first tier's stock alone, and when the other has HAVING without
+    its cardinality.
+    """
+    event_id = await peer.put_on_sale(1_000, 50)
     bodies = (both(1, "t1", "t2"), both(1, "t2", "t1"))
     answers = await asyncio.gather(
-        *(peer.order(event_id, f"buyer-{n}", bodies[n % 2]) for n in range(CROWD))
+        *(peer.order(event_id, f"buyer-{number}", bodies[number % 2]) for number in range(CROWD))
     )
     assert statuses(answers) == {201: 50, 409: CROWD - 50}
+    latecomer = await peer.order(event_id, "buyer-late", bodies[0])
+    assert (latecomer.status_code, latecomer.json()["detail"]) == (409, "sold_out")
     assert await peer.sold(event_id) == {"t1": 50, "t2": 50}
 
 
