@@ -21,6 +21,8 @@ async def pass_on(listen: Path, server: Path, delay_seconds: float) -> None:
             _pass_one_way(reader, server_writer, delay_seconds),
             _pass_one_way(server_reader, writer, delay_seconds),
         )
+        for end in (writer, server_writer):
+            asyncio.get_running_loop().call_later(delay_seconds, end.close)
 
     async with await asyncio.start_unix_server(meet, listen) as proxy:
         await proxy.serve_forever()
@@ -32,7 +34,7 @@ async def _pass_one_way(
     loop = asyncio.get_running_loop()
     while chunk := await reader.read(_CHUNK_BYTES):
         loop.call_later(delay_seconds, writer.write, chunk)
-    loop.call_later(delay_seconds, writer.close)
+    loop.call_later(delay_seconds, writer.write_eof)
 
 
 def main(listen: str, server: str, delay_ms: float) -> None:
