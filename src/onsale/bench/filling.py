@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
+from onsale.bench.databases import tidy
 from onsale.bench.probes import Stores, driver_url
 from onsale.domain.errors import NotFound
 from onsale.domain.event import Event
@@ -50,6 +51,7 @@ async def _fill(
             raise NotFound
         ids = [order_id(event_id, press.buyer_id, press.key) for press in presses]
         await _copy(stores.database_url, event, list(zip(ids, presses, strict=True)), status)
+        await tidy(stores.database_url)
         await load_gate(event, service.gate, service.ledger, service.events, wait=True)
     finally:
         await service.close()
@@ -88,7 +90,5 @@ async def _copy(
             " WHERE event_id = $1 AND number = $2",
             *(event.id, tier.number, len(named), 0 if held else len(named)),
         )
-        # Now, and not by the autovacuum while somebody is measured.
-        await connection.execute("VACUUM (ANALYZE) orders, order_items")
     finally:
         await connection.close()
