@@ -40,6 +40,7 @@ def serve(settings: Settings) -> None:
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=settings.shutdown_seconds,
         access_log=False,
+        proxy_headers=False,
         log_config=None,
         server_header=False,
     )
