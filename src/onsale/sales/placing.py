@@ -136,7 +136,6 @@ class Placing:
     ) -> Placed | None:
         order = placement.order
         if placement.new:
-            sale.meters.placed(request)
             return Placed(order, replayed=False)
         same_body = order.fingerprint == request.fingerprint
         if not (order.status.live and same_body):
@@ -225,6 +224,14 @@ class Placing:
             return
         for pending, placement in zip(batch, placements, strict=True):
             pending.answer(placement)
+        # Those included whose client went away meanwhile: they have an order.
+        self._count([placement.order for placement in placements if placement.new])
+
+    def _count(self, orders: list[Order]) -> None:
+        for event_id in {order.event_id for order in orders}:
+            sale = self._catalog.known(event_id)
+            if sale is not None:
+                sale.meters.placed([order for order in orders if order.event_id == event_id])
 
     async def _place(self, requests: list[OrderRequest]) -> list[Placement]:
         for last_try in range(1, _LEDGER_TRIES + 1):
