@@ -13,7 +13,8 @@ from typing import Any, Self
 import redis
 from redis.asyncio import Redis
 from redis.backoff import NoBackoff
-from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS as SLOTS
+from redis.crc import key_slot
 from redis.exceptions import AskError, MovedError
 from redis.retry import Retry
 
@@ -84,12 +85,13 @@ class Node(EmbeddedValkey):
         await self.ask("CLUSTER MEET", "127.0.0.1", other.port, other._bus_port)
 
     async def sees(self, nodes: int) -> bool:
-        """Whether it knows so many nodes and takes commands."""
+        """Whether it takes commands, and knows so many nodes and one that is up for each slot."""
         try:
             info = await self.ask("CLUSTER INFO")
         except redis.ConnectionError:
             return False
-        return info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == nodes
+        known = (info["cluster_known_nodes"], info["cluster_slots_ok"])
+        return info["cluster_state"] == "ok" and known == (f"{nodes}", f"{SLOTS}")
 
     def _argv(self) -> Sequence[str | Path]:
         address = ("--bind", "127.0.0.1", "--port", f"{self.port}")
@@ -118,6 +120,19 @@ class Cluster:
     async def is_whole(self) -> bool:
         """Whether every node sees all of them, and there is one to ask for each slot."""
         return all([await node.sees(len(self.nodes)) for node in self.nodes])
+
+    @asynccontextmanager
+    async def with_option(self, name: str, value: str) -> AsyncIterator[None]:
+        """All nodes with another value of a setting."""
+        before = (await self.nodes[0].client.config_get(name))[name]
+        assert before is not None
+        try:
+            for node in self.nodes:
+                await node.client.config_set(name, value)
+            yield
+        finally:
+            for node in self.nodes:
+                await node.client.config_set(name, before)
 
     async def add_replica(self, replica: Node, primary: Node) -> None:
         """Let a node follow another; it has what that has."""
@@ -168,10 +183,10 @@ async def three_nodes(folder: Path) -> AsyncIterator[Cluster]:
     async with AsyncExitStack() as stack:
         nodes = [await stack.enter_async_context(Node(folder / f"{n}")) for n in range(3)]
         cluster = Cluster(nodes)
-        share = -(-REDIS_CLUSTER_HASH_SLOTS // len(nodes))
+        share = -(-SLOTS // len(nodes))
         for number, node in enumerate(nodes):
             first = number * share
-            last = min(first + share, REDIS_CLUSTER_HASH_SLOTS) - 1
+            last = min(first + share, SLOTS) - 1
             await node.ask("CLUSTER ADDSLOTSRANGE", first, last)
             await node.ask("CLUSTER SET-CONFIG-EPOCH", number + 1)
         for node in nodes[1:]:

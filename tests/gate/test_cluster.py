@@ -140,16 +140,15 @@ async def test_an_event_is_decided_by_the_node_that_owns_its_slot(
 async def test_nodes_that_do_not_say_their_names_are_where_they_were_found(
     gate: Gate, other_gate: Gate, cluster: Cluster
 ) -> None:
-    """`unknown-endpoint`: a node names only ports, in its map and in its redirections."""
-    for node in cluster.nodes:
-        await node.client.config_set("cluster-preferred-endpoint-type", "unknown-endpoint")
-    sale = await a_sale(cluster, gate, cluster.nodes[2])
-    await move_by_keys(cluster, sale.event.id, cluster.nodes[1])
-    with pytest.raises(GateLost):
-        await admit(gate, sale)
-    assert await admit(gate, await on_sale(other_gate, sale.event, 2)) is Outcome.ADMITTED
-    for node in cluster.nodes:
-        await node.client.config_set("cluster-preferred-endpoint-type", "ip")
+    """They name only ports, in their map and in their redirections; seen red with either of the
+    two taken as it is.
+    """
+    async with cluster.with_option("cluster-preferred-endpoint-type", "unknown-endpoint"):
+        sale = await a_sale(cluster, gate, cluster.nodes[2])
+        await move_by_keys(cluster, sale.event.id, cluster.nodes[1])
+        with pytest.raises(GateLost):
+            await admit(gate, sale)
+        assert await admit(gate, await on_sale(other_gate, sale.event, 2)) is Outcome.ADMITTED
 
 
 # -- a slot that goes elsewhere
@@ -162,7 +161,7 @@ async def test_a_gate_that_moved_decides_nothing_until_it_is_loaded_anew(
     """Though all its data went along: that cannot be told from a fail-over that lost some.
 
     For the process that knew where it was, and for one that asks for the first time. Seen red with
-    the redirection followed.
+    run ids not compared, and with a redirection taken for an outage.
     """
     sale = await a_sale(cluster, gate, cluster.nodes[0])
     await admit(gate, sale)
@@ -181,8 +180,8 @@ async def test_a_gate_that_moved_decides_nothing_until_it_is_loaded_anew(
 async def test_a_process_that_knows_the_old_place_finds_the_new_one(
     gate: Gate, other_gate: Gate, cluster: Cluster, move: Move
 ) -> None:
-    """It hears of the new epoch before it has heard of the move; seen red with the map of before
-    believed.
+    """It hears of the new epoch before it has heard of the move. Seen red with its map believed,
+    and with a redirection not followed then.
     """
     sale = await a_sale(cluster, gate, cluster.nodes[1])
     await move(cluster, sale.event.id, cluster.nodes[0])
@@ -213,17 +212,18 @@ async def test_a_node_that_is_down_takes_its_own_events_with_it(
     gate: Gate, cluster: Cluster
 ) -> None:
     """Even the node that the URL names: the others are known by then. It comes back as a new run
-    with the data of before; seen red with owners that are never asked for again.
+    with the data of before. Seen red with nobody asked but the first, and without the second check
+    of the run id.
     """
     down = cluster.nodes[0]
     sales = [await a_sale(cluster, gate, node) for node in cluster.nodes]
     down.kill()
+    await gate.ping()
     for _ in range(2):
         with pytest.raises(GateUnavailable):
             await admit(gate, sales[0])
         for sale in sales[1:]:
             await admit(gate, sale)
-    await gate.ping()
     down.start()
     await wait_until(cluster.is_whole)
     with pytest.raises(GateLost):
@@ -233,7 +233,9 @@ async def test_a_node_that_is_down_takes_its_own_events_with_it(
 
 
 async def test_a_replica_that_lacks_the_last_writes_decides_nothing(tmp_path: Path) -> None:
-    """It has the epoch that is in force, and would sell a seat that was sold."""
+    """It has the epoch that is in force, and would sell a seat that was sold: seen red with run ids
+    not compared, and with an owner that is never looked for anew.
+    """
     async with three_nodes(tmp_path) as cluster, Node(tmp_path / "replica") as replica:
         primary = cluster.nodes[1]
         await cluster.add_replica(replica, primary)
@@ -269,17 +271,18 @@ async def test_orders_for_events_on_all_three_nodes(
     service: Service, client: httpx.AsyncClient, cluster: Cluster, make_event: MakeEvent
 ) -> None:
     """Placed, paid for in one call, sold out, given up and audited, by the API."""
-    events = await one_for_each_node(cluster, lambda: make_event(2, max_per_buyer_units=1))
+    events = await one_for_each_node(cluster, lambda: make_event(3, max_per_buyer_units=1))
     for event in events.values():
         orders = f"/v1/events/{event.id}/orders"
-        placed = [await client.post(orders, json=items(), headers=as_buyer(b)) for b in "abac"]
-        told = [answer.json().get("code", "confirmed") for answer in placed]
-        assert told == ["confirmed", "confirmed", "buyer_limit_reached", "sold_out"]
+        placed = [await client.post(orders, json=items(), headers=as_buyer(b)) for b in "abacd"]
+        told = [answer.json().get("code") or answer.json()["status"] for answer in placed]
+        bought = "confirmed"
+        assert told == [bought, bought, "buyer_limit_reached", bought, "sold_out"]
         refunded = await client.post(
             f"{orders}/{placed[0].json()['id']}/refund", headers=with_scope("admin")
         )
         assert refunded.status_code == 200
-        again = await client.post(orders, json=items(), headers=as_buyer("d"))
+        again = await client.post(orders, json=items(), headers=as_buyer("e"))
         assert again.status_code == 201
         audit = await client.get(f"/v1/events/{event.id}/audit", headers=with_scope("ops"))
         assert audit.json()["balanced"], audit.json()
