@@ -17,7 +17,8 @@ import pytest
 from onsale.domain.errors import LedgerUnavailable, SoldOut
 from onsale.domain.event import Event
 from onsale.gate.gate import Gate
-from onsale.sales.placing import Asked, Placed
+from onsale.sales.baskets import Asked
+from onsale.sales.placing import Placed
 from onsale.sales.service import Service
 from onsale.settings import Settings
 from tests.sales.meter import Meter
@@ -26,7 +27,7 @@ from tests.support import MakeEvent, count_rows, live_orders, wait_until
 # A batch that nobody answers is waited for: say so soon.
 pytestmark = pytest.mark.timeout(60)
 
-ONE = Asked([("t1", 1)], None)
+ONE = Asked((("t1", 1),), None)
 
 
 async def place_together(
@@ -68,7 +69,7 @@ async def test_only_the_orders_that_do_not_fit_are_refused(
 
 
 FORBIDDEN = {
-    "a quantity that a constraint forbids": ("buyer", Asked([("t1", 101)], None)),
+    "a quantity that a constraint forbids": ("buyer", Asked((("t1", 101),), None)),
     "a text that Postgres cannot hold": ("buyer\x00", ONE),
 }
 
@@ -136,7 +137,7 @@ async def test_batches_of_several_processes_do_not_deadlock(
 
     def cart() -> Asked:
         some = chance.sample(range(1, tiers + 1), k=4)
-        return Asked([(f"t{number}", 1) for number in some], None)
+        return Asked(tuple((f"t{number}", 1) for number in some), None)
 
     answers = await asyncio.gather(
         *(

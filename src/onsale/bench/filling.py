@@ -4,6 +4,7 @@ They are as if they had been placed one by one under their keys; a million take 
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -85,6 +86,13 @@ async def _copy(
             columns=("event_id", "order_id", "tier_number", "quantity"),
             records=((event.id, order.hex(), *item) for order, _ in named),
         )
+        if event.max_per_buyer_units:
+            units = Counter(press.buyer_id for _, press in named)
+            await connection.copy_records_to_table(
+                "buyer_units",
+                columns=("event_id", "buyer_id", "units", "limit_units"),
+                records=((event.id, *buyer, event.max_per_buyer_units) for buyer in units.items()),
+            )
         await connection.execute(
             "UPDATE tiers SET reserved = reserved + $3, sold = sold + $4"
             " WHERE event_id = $1 AND number = $2",

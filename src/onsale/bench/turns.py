@@ -219,12 +219,15 @@ def _settled(subject: Subject) -> ApiCounters | None:
     `None` for a server that has none, once it is idle.
     """
     deadline = time.monotonic() + _SETTLE_SECONDS_MAX
+    before = None
     while time.monotonic() < deadline:
         counters = subject.counters()
         if counters is None and _is_idle(subject.server):
             return None
-        if counters is not None and counters.in_flight == 0:
+        # Twice the same: who is not in flight any more is counted a moment later.
+        if counters is not None and counters == before and counters.in_flight == 0:
             return counters
+        before = counters
         time.sleep(_SETTLE_POLL_SECONDS)
     raise BenchError(f"{subject.variant.name} did not settle; see {subject.server.log_path}")
 

@@ -84,7 +84,7 @@ async def _compare_once(
     event_id: str, gate: Gate, ledger: Ledger, grace_seconds: float
 ) -> Comparison:
     comparison = Comparison()
-    settled_before = await gate.now_seconds() - grace_seconds
+    settled_before = await gate.now_seconds(event_id) - grace_seconds
     async for chunk in gate.orders(event_id):
         statuses = await ledger.statuses(event_id, chunk)
         for order_id, stored in chunk.items():

@@ -5,26 +5,22 @@ in the ledger already is that order, whoever put it there. So a request whose tw
 another process may join it here: both write the same id, one wins, both get the same order.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 from onsale.domain.errors import (
     BuyerLimitReached,
-    FieldError,
     GateLost,
     IdempotencyKeyReused,
-    InvalidRequest,
     LedgerUnavailable,
     OnsaleError,
     Refused,
     RequestInProgress,
 )
 from onsale.domain.event import Event, PaymentKind
-from onsale.domain.ids import fingerprint, order_id
+from onsale.domain.ids import order_id
 from onsale.domain.inventory import Outcome
-from onsale.domain.order import Item, Order, OrderRequest, OrderStatus
+from onsale.domain.order import Order, OrderRequest, OrderStatus
 from onsale.gate.codec import encode_body
 from onsale.gate.gate import Admission, Gate
 from onsale.ledger.engine import ConstraintRefused
@@ -32,6 +28,7 @@ from onsale.ledger.ledger import Ledger, OrderKey, Placement
 from onsale.ledger.tables import STOCK_CONSTRAINT
 from onsale.observability import metrics
 from onsale.observability.logging import get_logger
+from onsale.sales.baskets import Asked, Basket
 from onsale.sales.catalog import Catalog
 from onsale.sales.ending import GiveBack
 from onsale.sales.group_commit import GroupCommit
@@ -44,13 +41,6 @@ _ATTEMPTS_MAX = 8
 _LEDGER_TRIES = 2
 
 log = get_logger(__name__)
-
-
-class Asked(NamedTuple):
-    """What a buyer asks for, checked for form only; `items` are (tier id, quantity)."""
-
-    items: Sequence[tuple[str, int]]
-    payment_method: str | None
 
 
 class Placed(NamedTuple):
@@ -90,14 +80,18 @@ class Placing:
         Raises the refusals of `domain.errors`, `Overloaded`, `GateUnavailable`,
         `LedgerUnavailable`.
         """
-        sale = await self._catalog.require(event_id)
-        request = _name(sale.event, buyer_id, key, asked)
+        sale = self._catalog.known(event_id) or await self._catalog.reload(event_id)
+        basket = sale.baskets.of(asked)
         try:
-            for attempt in range(1, _ATTEMPTS_MAX + 1):
+            for attempt in range(_ATTEMPTS_MAX):
+                named = order_id(event_id, buyer_id, key, attempt)
+                refusal = sale.refusal(basket.items)
+                if refusal is not None and not sale.may_have_admitted(named):
+                    raise self._refused(sale, refusal)
+                request = _request(sale.event, named, buyer_id, basket)
                 placed = await self._attempt(sale, request)
                 if placed is not None:
                     return placed
-                request = replace(request, order_id=order_id(event_id, buyer_id, key, attempt))
         except Refused:
             raise
         except OnsaleError:
@@ -119,9 +113,6 @@ class Placing:
         if sale.event.gate_retired:
             # Only the ledger still knows who had ordered.
             return await self._earlier_or_refused(sale, request, Outcome.CLOSED)
-        refusal = sale.refusal(request.items)
-        if refusal is not None and not sale.may_have_admitted(request.order_id):
-            raise self._refused(sale, refusal)
         verdict = await self._stage(sale).submit(request)
         if isinstance(verdict, Placement):
             return await self._placed(sale, request, verdict)
@@ -145,7 +136,6 @@ class Placing:
     ) -> Placed | None:
         order = placement.order
         if placement.new:
-            sale.meters.placed(request)
             return Placed(order, replayed=False)
         same_body = order.fingerprint == request.fingerprint
         if not (order.status.live and same_body):
@@ -234,6 +224,14 @@ class Placing:
             return
         for pending, placement in zip(batch, placements, strict=True):
             pending.answer(placement)
+        # Those included whose client went away meanwhile: they have an order.
+        self._count([placement.order for placement in placements if placement.new])
+
+    def _count(self, orders: list[Order]) -> None:
+        for event_id in {order.event_id for order in orders}:
+            sale = self._catalog.known(event_id)
+            if sale is not None:
+                sale.meters.placed([order for order in orders if order.event_id == event_id])
 
     async def _place(self, requests: list[OrderRequest]) -> list[Placement]:
         for last_try in range(1, _LEDGER_TRIES + 1):
@@ -256,33 +254,16 @@ class Placing:
             pending.fail(refused)
 
 
-def _name(event: Event, buyer_id: str, key: str, asked: Asked) -> OrderRequest:
-    """The request with its id, its amount and its items as the stores know them.
-
-    Raises `InvalidRequest` for a tier that the event does not have, and for a payment where none
-    is taken.
-    """
-    items, amount_minor_units = [], 0
-    for position, (tier_id, quantity) in enumerate(asked.items):
-        tier = event.tier_by_id.get(tier_id)
-        if tier is None:
-            raise InvalidRequest(
-                FieldError(f"items.{position}.tier_id", "this event has no such tier")
-            )
-        items.append(Item(tier.number, quantity))
-        amount_minor_units += tier.price_minor_units * quantity
-    if asked.payment_method is not None and event.payment is PaymentKind.NONE:
-        raise InvalidRequest(FieldError("payment", "this event takes no payment"))
-    in_order = tuple(sorted(items))
+def _request(event: Event, named: bytes, buyer_id: str, basket: Basket) -> OrderRequest:
     held = event.payment is PaymentKind.CARD
     return OrderRequest(
         event_id=event.id,
-        order_id=order_id(event.id, buyer_id, key),
+        order_id=named,
         buyer_id=buyer_id,
-        fingerprint=fingerprint(in_order, asked.payment_method),
-        items=in_order,
+        fingerprint=basket.fingerprint,
+        items=basket.items,
         status=OrderStatus.HELD if held else OrderStatus.CONFIRMED,
-        amount_minor_units=amount_minor_units,
+        amount_minor_units=basket.amount_minor_units,
         currency=event.currency,
         hold_seconds=event.hold_seconds,
     )

@@ -16,6 +16,7 @@ from onsale.domain.inventory import Outcome
 from onsale.domain.order import Item, OrderRequest
 from onsale.gate.gate import Admission, Availability, SeenFilter
 from onsale.ledger.ledger import Placement
+from onsale.sales.baskets import Baskets
 from onsale.sales.group_commit import GroupCommit, Pending
 from onsale.sales.meters import SaleMeters
 
@@ -56,6 +57,7 @@ class Sale:
 
     __slots__ = (
         "event",
+        "baskets",
         "meters",
         "gate_stage",
         "asked_at_seconds",
@@ -67,6 +69,7 @@ class Sale:
 
     def __init__(self, event: Event, age_seconds_max: float) -> None:
         self.event = event
+        self.baskets = Baskets(event)
         self.meters = SaleMeters(event)
         self.gate_stage: GroupCommit[OrderRequest, Verdict] | None = None
         self.asked_at_seconds = 0.0
@@ -86,6 +89,7 @@ class Sale:
             self._filter = None
             self._filter_admitted = -1
         self.event = event
+        self.baskets = Baskets(event)
 
     def see(self, availability: Availability) -> None:
         """How the sale stands, as the gate just said."""
