@@ -6,6 +6,9 @@ from rich.table import Table
 from onsale.bench.goals import Verdict, check
 from onsale.bench.result import BenchResult, Spread
 
+# Load a CPU at which the rest of the machine counts as quiet.
+_QUIET_LOAD = 0.25
+
 _STYLES = {
     Verdict.AIM: "green",
     Verdict.MET: "green",
@@ -24,6 +27,8 @@ def render(result: BenchResult, console: Console) -> None:
         "\nCPU is per request; medians, (lowest–highest) of the rounds.",
         highlight=False,
     )
+    if result.load_average > _QUIET_LOAD * result.cpus:
+        console.print("The machine was busy with something else: expect noise.", style="yellow")
     for table in (_speeds(result), _costs(result), _ratios(result), _memory(result)):
         if table.row_count:
             console.print()
