@@ -289,7 +289,10 @@ def bench(
     ] = False,
     suite: Annotated[
         list[str] | None,
-        typer.Option(help="See `loadtest/README.md` for what there is; several run as one."),
+        typer.Option(
+            help="core, quick, disk, redis, live, events, workers, metrics or memory; several run"
+            " as one. See `loadtest/README.md`."
+        ),
     ] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Turns of every variant.")] = None,
     seconds: Annotated[int, typer.Option(min=1, help="The length of a turn.")] = 1,
