@@ -137,6 +137,16 @@ async def test_an_event_is_decided_by_the_node_that_owns_its_slot(
         await reading(gate, sale.event.id)
 
 
+async def test_many_who_ask_at_once_share_one_map(cluster: Cluster) -> None:
+    """Seen red with a map for each."""
+    node = cluster.nodes[0]
+    await node.client.config_resetstat()
+    async with gate_by(node) as gate:
+        await asyncio.gather(*(gate.run_id(an_event(1).id) for _ in range(20)))
+    stats = await node.client.info("commandstats")
+    assert stats["cmdstat_cluster|slots"]["calls"] == 1
+
+
 async def test_nodes_that_do_not_say_their_names_are_where_they_were_found(
     gate: Gate, other_gate: Gate, cluster: Cluster
 ) -> None:

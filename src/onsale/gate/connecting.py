@@ -138,15 +138,12 @@ class Cluster:
         self._first = Address(where.get("host", "localhost"), where.get("port", 6379))
         self._nodes = {self._first: self._open(self._first)}
         self._owners: dict[int, Address] = {}
-        self._reading = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
 
     async def of(self, key: str) -> Server:
         slot = _slot(key)
         if slot not in self._owners:
-            async with self._reading:
-                # Many may have waited for the one who has read by now.
-                if slot not in self._owners:
-                    await self._read_owners()
+            await self._share_reading()
         if slot not in self._owners:
             raise ClusterDownError(f"no node owns slot {slot}")
         owner = self._owners[slot]
@@ -184,6 +181,19 @@ class Cluster:
 
     def _open(self, address: Address) -> Server:
         return Server({**self._where, **address._asdict()}, self._settings)
+
+    async def _share_reading(self) -> None:
+        """Read who owns what; many who need it at once share one reading, and its failure."""
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read_owners())
+            self._reading.add_done_callback(self._end_reading)
+        # Shielded: one who stops waiting must not stop it for the others.
+        await asyncio.shield(self._reading)
+
+    def _end_reading(self, reading: "asyncio.Task[None]") -> None:
+        self._reading = None
+        if not reading.cancelled():
+            reading.exception()  # heard, though nobody may be waiting any more
 
     async def _read_owners(self) -> None:
         asked, ranges = await self._ask_any(_slot_ranges)
