@@ -65,6 +65,11 @@ class Settings(BaseSettings):
     # To each server of it.
     redis_connections_max: Count = 32
     redis_timeout_seconds: Seconds = 2.0
+    # A batch of orders that the gate has not decided by then is admitted by the ledger: far longer
+    # than the gate takes, and soon enough that buyers do not notice.
+    gate_deadline_seconds: Seconds = 0.5
+    # A gate that failed is left alone for this long before it is asked again.
+    redis_rest_seconds: Seconds = 0.5
     # 250 ms: a refresh costs one short script, and buyers wait longer for a page.
     sale_view_age_seconds_max: Seconds = 0.25
 

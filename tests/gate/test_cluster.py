@@ -64,7 +64,9 @@ def settings(postgres: EmbeddedPostgres, cluster: Cluster) -> Iterator[Settings]
 @asynccontextmanager
 async def gate_by(node: Node) -> AsyncIterator[Gate]:
     """The gate's client of a process that was told of this node."""
-    gate = Gate.connect(Settings(redis_url=node.cluster_url, redis_timeout_seconds=0.5))
+    gate = Gate.connect(
+        Settings(redis_url=node.cluster_url, redis_timeout_seconds=0.5, redis_rest_seconds=1e-6)
+    )
     try:
         yield gate
     finally:

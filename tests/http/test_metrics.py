@@ -268,7 +268,8 @@ async def test_a_hold_that_counts_as_held(seen: Seen) -> None:
 
 async def test_the_workers_backlogs(seen: Seen) -> None:
     """Seen in the moment between what is due and its being done, again and again until caught."""
-    event = await created(seen.wire, payment="card", hold_seconds=1)
+    many = [{"id": "t1", "name": "General admission", "price": 4_900, "capacity": 1_000_000}]
+    event = await created(seen.wire, payment="card", hold_seconds=1, tiers=many)
     for name in ("onsale_sweeper_lag_seconds", "onsale_outbox_backlog"):
 
         async def busy(name: str = name) -> bool:

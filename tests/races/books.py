@@ -7,8 +7,8 @@ from onsale.domain.event import PaymentKind
 from onsale.domain.order import Order
 from onsale.domain.tier import TierBooks
 from onsale.ledger.events import NewEvent, NewTier
+from onsale.sales.baskets import Asked
 from onsale.sales.books import Audit, audit
-from onsale.sales.placing import Asked
 from onsale.sales.service import Service
 
 # Before the present second: at quiet every order must be in both stores, however young it is.
@@ -64,7 +64,8 @@ async def place(
 ) -> Order:
     """Order so many of the first tier, of the second…; 0 leaves a tier out. Raises refusals."""
     asked = [(f"t{number}", quantity) for number, quantity in enumerate(quantities, 1) if quantity]
-    return (await service.placing.place(event_id, buyer_id, key, Asked(asked, None))).order
+    placed = await service.placing.place(event_id, buyer_id, key, Asked(tuple(asked), None))
+    return placed.order
 
 
 def code_of(outcome: object) -> str:

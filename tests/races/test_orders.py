@@ -16,7 +16,8 @@ from prometheus_client import REGISTRY
 from onsale.domain.errors import LedgerUnavailable, SoldOut
 from onsale.domain.event import Event
 from onsale.ledger import statements
-from onsale.sales.placing import Asked, Placed
+from onsale.sales.baskets import Asked
+from onsale.sales.placing import Placed
 from onsale.sales.service import Service
 from onsale.settings import Settings
 from tests.races.books import assert_balanced, code_of, place
@@ -70,7 +71,7 @@ async def hurried(settings: Settings, exits: AsyncExitStack) -> list[Service]:
 
 async def _want_both_ways(services: list[Service], event: Event) -> Counter[str]:
     """600 orders name the same two tiers, half of them the other way round."""
-    ways = cycle([[("t1", 1), ("t2", 1)], [("t2", 1), ("t1", 1)]])
+    ways = cycle([(("t1", 1), ("t2", 1)), (("t2", 1), ("t1", 1))])
     placed = (
         services[number % 3].placing.place(
             event.id, f"buyer-{number}", "press-1", Asked(next(ways), None)

@@ -13,7 +13,8 @@ from onsale.domain.errors import SoldOut
 from onsale.domain.event import PaymentKind
 from onsale.ledger.ledger import OrderKey
 from onsale.observability.runtime import stop
-from onsale.sales.placing import Asked, Placed
+from onsale.sales.baskets import Asked
+from onsale.sales.placing import Placed
 from onsale.sales.service import Service
 from onsale.settings import Settings
 from onsale.workers import sweeper
@@ -23,7 +24,7 @@ from tests.support import MakeEvent, count_rows, wait_until
 
 
 async def _press(service: Service, event_id: str, buyer_id: str, tier_id: str = "t1") -> Placed:
-    return await service.placing.place(event_id, buyer_id, "press-1", Asked([(tier_id, 1)], None))
+    return await service.placing.place(event_id, buyer_id, "press-1", Asked(((tier_id, 1),), None))
 
 
 def _refuses(service: Service, event_id: str) -> Callable[[], Awaitable[bool]]:

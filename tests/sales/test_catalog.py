@@ -19,7 +19,7 @@ from onsale.embedded import EmbeddedValkey
 from onsale.gate.keys import event_keys
 from onsale.observability.runtime import stop
 from onsale.sales import catalog
-from onsale.sales.placing import Asked
+from onsale.sales.baskets import Asked
 from onsale.sales.service import Service
 from tests.sales.meter import Meter
 from tests.support import MakeEvent, wait_until
@@ -143,7 +143,7 @@ async def test_a_lost_gate_takes_the_picture_with_it(
 async def sold_out_event(service: Service, make_event: MakeEvent) -> tuple[Event, bytes]:
     """An event whose two seats a buyer has, and the order's id."""
     event = await make_event(2)
-    placed = await service.placing.place(event.id, "buyer", "key", Asked([("t1", 2)], None))
+    placed = await service.placing.place(event.id, "buyer", "key", Asked((("t1", 2),), None))
     return event, placed.order.id
 
 
@@ -168,9 +168,9 @@ async def test_a_loser_is_refused_without_asking_anybody(
     assert sale.may_have_admitted(bought)
     meter = Meter()
     with pytest.raises(SoldOut):
-        await neighbour.placing.place(event.id, "stranger", "key", Asked([("t1", 1)], None))
+        await neighbour.placing.place(event.id, "stranger", "key", Asked((("t1", 1),), None))
     assert (meter.admissions, meter.gate_looks, meter.events_read) == (0, 0, 0)
-    again = await neighbour.placing.place(event.id, "buyer", "key", Asked([("t1", 2)], None))
+    again = await neighbour.placing.place(event.id, "buyer", "key", Asked((("t1", 2),), None))
     assert again.replayed
     assert again.order.id == bought
 

@@ -6,7 +6,7 @@ import pytest
 
 from onsale.domain.errors import CapacityBelowReserved, NotFound, SaleClosed
 from onsale.domain.event import SaleSwitch
-from onsale.sales.placing import Asked
+from onsale.sales.baskets import Asked
 from onsale.sales.service import Service
 from onsale.settings import Settings
 from tests.support import MakeEvent
@@ -34,7 +34,7 @@ async def test_a_capacity_changes_at_both_stores(
     service: Service, make_event: MakeEvent, capacity_units: int
 ) -> None:
     event = await make_event(5)
-    await service.placing.place(event.id, "buyer", "key", Asked([("t1", 2)], None))
+    await service.placing.place(event.id, "buyer", "key", Asked((("t1", 2),), None))
     changed = await service.organising.set_capacity(event.id, "t1", capacity_units)
     assert changed.tier_by_id["t1"].capacity_units == capacity_units
     assert changed.gate_epoch is not None
@@ -46,7 +46,7 @@ async def test_a_capacity_below_what_is_taken_changes_neither(
     service: Service, make_event: MakeEvent
 ) -> None:
     event = await make_event(5)
-    await service.placing.place(event.id, "buyer", "key", Asked([("t1", 2)], None))
+    await service.placing.place(event.id, "buyer", "key", Asked((("t1", 2),), None))
     with pytest.raises(CapacityBelowReserved):
         await service.organising.set_capacity(event.id, "t1", 1)
     assert event.gate_epoch is not None

@@ -3,7 +3,6 @@
 `abandoned` marks an id that took stock at the gate and never reached the ledger.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
@@ -36,8 +35,7 @@ class Item(NamedTuple):
     quantity: int
 
 
-@dataclass(frozen=True, slots=True)
-class OrderRequest:
+class OrderRequest(NamedTuple):
     """What a buyer asked for, checked and named, on its way through gate and ledger.
 
     `order_id` and `fingerprint` are as derived in `ids`; `items` are sorted by tier number, each
@@ -59,8 +57,7 @@ class OrderRequest:
         return sum(item.quantity for item in self.items)
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """An order as the ledger remembers it; `expires_at` is set while it is held."""
 
     event_id: str

@@ -13,7 +13,8 @@ that followed it would be decided by a server that nobody has named yet.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -21,6 +22,8 @@ from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.crc import key_slot
 from redis.exceptions import ClusterDownError, MovedError, RedisError
 
+from onsale.domain.errors import GateLost, GateUnavailable
+from onsale.gate.breaker import Breaker
 from onsale.gate.epoch import names_server
 from onsale.gate.scripts import register
 from onsale.settings import Settings
@@ -52,6 +55,25 @@ class Server:
         self.redis = Redis(connection_pool=self._pool)
         self.scripts = register(self.redis)
         self.run_id: str | None = None
+        self._breaker = Breaker("redis", settings.redis_rest_seconds)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Let the breaker know how the calls of the block go.
+
+        Raises `GateUnavailable` in place of the block while the server is left alone.
+        """
+        if not self._breaker.allows():
+            raise GateUnavailable
+        try:
+            yield
+        except (MovedError, GateLost):
+            self._breaker.succeeded()
+            raise
+        except (TimeoutError, RedisError, OSError):
+            self._breaker.failed()
+            raise
+        self._breaker.succeeded()
 
     def is_named_by(self, epoch: str) -> bool:
         """Whether the epoch was loaded on the run that answers here, as far as this is known."""

@@ -6,6 +6,7 @@ is plain ASGI. Schemas, errors and use case are those of every other route, and 
 """
 
 import re
+from functools import lru_cache
 from time import perf_counter
 
 from pydantic import ValidationError
@@ -32,16 +33,20 @@ from onsale.http.problems import (
     invalid_body,
     problem,
 )
-from onsale.http.schemas import ORDER_IN, OrderIn, OrderOut
+from onsale.http.schemas import ORDER_IN, OrderOut
 from onsale.ledger.ledger import OrderKey
 from onsale.observability import metrics
 from onsale.observability.logging import get_logger
+from onsale.sales.baskets import Asked
 from onsale.sales.catalog import Catalog
 from onsale.sales.paying import Paying
-from onsale.sales.placing import Asked, Placed, Placing
+from onsale.sales.placing import Placing
 
 ROUTE = "/v1/events/{event_id}/orders"
 PATH = re.compile(r"/v1/events/([^/]+)/orders")
+
+# A body of ten items written out in full is shorter.
+_ORDINARY_BODY_BYTES_MAX = 1_024
 
 _JSON = (b"content-type", b"application/json")
 _REPLAYED = (b"idempotent-replayed", b"true")
@@ -78,7 +83,7 @@ class Intake:
         metrics.http_requests_in_flight.inc()
         try:
             answer = await self.answer(scope, receive, event_id, request_id)
-            await send_answer(send, answer, request_id)
+            await send_answer(scope, send, answer, request_id)
             self._meter.observe(answer.status, perf_counter() - started, len(answer.body))
         except ClientGone:
             pass
@@ -103,45 +108,47 @@ class Intake:
 
     async def _place(self, scope: AsgiScope, receive: Receive, event_id: str) -> Answer:
         headers = dict(scope["headers"])
-        authorization = headers.get(b"authorization")
-        authenticator = self._authenticator
-        principal = (
-            authorization and authenticator.remembered(authorization)
-        ) or await authenticator.principal(authorization)
+        principal = await self._authenticator.principal(headers.get(b"authorization"))
         principal.require(Scope.BUY)
         if not HEX_ID.fullmatch(event_id):
             raise NotFound
         key = idempotency_key(headers.get(b"idempotency-key"))
         require_json(headers.get(b"content-type"))
         body = await read_body(receive, headers.get(b"content-length"))
+        asked = read_asked(body)
         try:
-            order_in = ORDER_IN.validate_json(body)
-        except ValidationError as error:
-            raise invalid_body(error) from None
-        placed = await self._submit(event_id, principal.subject, key, order_in)
-        sale = await self._catalog.require(event_id)
-        order_out = OrderOut.of(placed.order, sale.event)
-        headers_out = [
-            _JSON,
-            (b"location", f"/v1/events/{event_id}/orders/{order_out.id}".encode()),
-        ]
-        if placed.replayed:
-            headers_out.append(_REPLAYED)
-        return Answer(201, headers_out, OrderOut.__pydantic_serializer__.to_json(order_out))
-
-    async def _submit(self, event_id: str, buyer_id: str, key: str, order_in: OrderIn) -> Placed:
-        method = order_in.payment.method if order_in.payment else None
-        asked = Asked([(item.tier_id, item.quantity) for item in order_in.items], method)
-        try:
-            placed = await self._placing.place(event_id, buyer_id, key, asked)
+            order, replayed = await self._placing.place(event_id, principal.subject, key, asked)
         except Unavailable:
             self._shed.inc()
             raise
         self._accepted.inc()
-        if method is None or placed.order.status is not OrderStatus.HELD:
-            return placed
-        order_key = OrderKey(event_id, placed.order.id)
-        return Placed(await self._paying.pay(order_key, buyer_id, method), placed.replayed)
+        if asked.payment_method is not None and order.status is OrderStatus.HELD:
+            order_key = OrderKey(event_id, order.id)
+            order = await self._paying.pay(order_key, principal.subject, asked.payment_method)
+        sale = await self._catalog.require(event_id)
+        location = f"/v1/events/{event_id}/orders/{order.id.hex()}"
+        headers_out = [_JSON, (b"location", location.encode())]
+        if replayed:
+            headers_out.append(_REPLAYED)
+        return Answer(201, headers_out, OrderOut.json_of(order, sale.event))
+
+
+def read_asked(body: bytes) -> Asked:
+    """What a body asks for. Raises `InvalidRequest`."""
+    return _read_ordinary(body) if len(body) <= _ORDINARY_BODY_BYTES_MAX else _read(body)
+
+
+def _read(body: bytes) -> Asked:
+    try:
+        order_in = ORDER_IN.validate_json(body)
+    except ValidationError as error:
+        raise invalid_body(error) from None
+    method = order_in.payment.method if order_in.payment else None
+    return Asked(tuple((item.tier_id, item.quantity) for item in order_in.items), method)
+
+
+# A crowd sends few different bodies, and what one of them asks for does not change.
+_read_ordinary = lru_cache(maxsize=1_024)(_read)
 
 
 def idempotency_key(value: bytes | None) -> str:

@@ -16,6 +16,7 @@ from onsale.domain.inventory import Outcome
 from onsale.domain.order import Item, OrderRequest
 from onsale.gate.gate import Admission, Availability, SeenFilter
 from onsale.ledger.ledger import Placement
+from onsale.sales.baskets import Baskets
 from onsale.sales.group_commit import GroupCommit, Pending
 from onsale.sales.meters import SaleMeters
 
@@ -56,6 +57,7 @@ class Sale:
 
     __slots__ = (
         "event",
+        "baskets",
         "meters",
         "gate_stage",
         "asked_at_seconds",
@@ -67,6 +69,7 @@ class Sale:
 
     def __init__(self, event: Event, age_seconds_max: float) -> None:
         self.event = event
+        self.baskets = Baskets(event)
         self.meters = SaleMeters(event)
         self.gate_stage: GroupCommit[OrderRequest, Verdict] | None = None
         self.asked_at_seconds = 0.0
@@ -86,10 +89,17 @@ class Sale:
             self._filter = None
             self._filter_admitted = -1
         self.event = event
+        self.baskets = Baskets(event)
 
-    def see(self, availability: Availability) -> None:
-        """How the sale stands, as the gate just said."""
-        self.view = SaleView(availability, monotonic(), availability.orders_ever_admitted)
+    def see(self, availability: Availability, asked_at_seconds: float) -> None:
+        """How the sale stands, as the gate was asked at `asked_at_seconds` of the monotonic clock.
+
+        A batch that was answered meanwhile may know of more admitted orders.
+        """
+        admitted = availability.orders_ever_admitted
+        if self.view is not None:
+            admitted = max(admitted, self.view.orders_ever_admitted)
+        self.view = SaleView(availability, asked_at_seconds, admitted)
 
     def see_filter(self, seen: SeenFilter, admitted: int) -> None:
         """The filter, read after at least `admitted` orders had been admitted in all."""
