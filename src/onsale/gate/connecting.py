@@ -20,9 +20,9 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.crc import key_slot
-from redis.exceptions import ClusterDownError, MovedError, RedisError
+from redis.exceptions import AskError, ClusterDownError, MovedError, RedisError, TryAgainError
 
-from onsale.domain.errors import GateLost, GateUnavailable
+from onsale.domain.errors import GateUnavailable
 from onsale.gate.breaker import Breaker
 from onsale.gate.epoch import names_server
 from onsale.gate.scripts import register
@@ -59,7 +59,7 @@ class Server:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Let the breaker know how the calls of the block go.
+        """Let the breaker know how the call of the block goes.
 
         Raises `GateUnavailable` in place of the block while the server is left alone.
         """
@@ -67,7 +67,8 @@ class Server:
             raise GateUnavailable
         try:
             yield
-        except (MovedError, GateLost):
+        except (AskError, TryAgainError):
+            # It is well, and so are its other events: this one's slot is elsewhere or on its way.
             self._breaker.succeeded()
             raise
         except (TimeoutError, RedisError, OSError):
@@ -93,7 +94,9 @@ class Server:
 
 
 class Servers(Protocol):
-    """The servers of a gate. What asks a server raises `RedisError`, `OSError`, `TimeoutError`."""
+    """The servers of a gate. What asks one raises `RedisError`, `OSError`, `TimeoutError`, and
+    `GateUnavailable` when it is left alone.
+    """
 
     async def of(self, key: str) -> Server:
         """Where the key is, as far as is known."""
@@ -130,7 +133,8 @@ class OneServer:
         return self._server
 
     async def answering(self, key: str) -> Server:
-        await self._server.redis.ping()
+        with self._server.watched():
+            await self._server.redis.ping()
         return self._server
 
     def learn(self, key: str, error: Exception) -> bool:
@@ -177,8 +181,9 @@ class Cluster:
         for _ in range(_MOVES_MAX):
             server = await self.of(key)
             try:
-                # A ping that only the owner of the slot answers.
-                await server.redis.exists(key)
+                with server.watched():
+                    # A ping that only the owner of the slot answers.
+                    await server.redis.exists(key)
             except MovedError as moved:
                 self.learn(key, moved)
             else:
