@@ -1,13 +1,30 @@
 """The statements in which an order changes, each one transaction of its own.
 
 They lock in one order, so that no two can wait for each other: orders by (event, id), then tiers by
-(event, number). `first commit wins` is a `WHERE status = …`.
+(event, number). `first commit wins` is a `WHERE status = …`. What is to be told of a change is
+written down with it.
 """
+
+
+def _told(changed: str) -> str:
+    """A CTE that writes a message for each order of the CTE `changed (event_id, id, status)` and
+    each endpoint that wants to know. A change happens once, and a message that is there already,
+    for whatever reason, is no reason to fail a purchase.
+    """
+    return f"""
+told AS (
+    INSERT INTO webhook_deliveries (event_id, order_id, status, endpoint_id)
+    SELECT changed.event_id, changed.id, changed.status, endpoints.id
+    FROM {changed} AS changed JOIN webhook_endpoints AS endpoints
+      ON endpoints.disabled_at IS NULL AND changed.status = ANY (endpoints.statuses)
+    ON CONFLICT DO NOTHING
+)"""
+
 
 # $1–$7: orders as parallel arrays (event, id, buyer, status, fingerprint, amount, hold seconds);
 # $8–$11: their items (event, order, tier, quantity).
 # Returns the ledger's time and the ids that are new here; the others were here already.
-PLACE = """
+PLACE = f"""
 WITH asked AS (
     SELECT * FROM unnest(
         $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::int[]
@@ -40,12 +57,13 @@ WITH asked AS (
 ), counted AS (
     UPDATE tiers SET reserved = tiers.reserved + locked.reserved, sold = tiers.sold + locked.sold
     FROM locked WHERE tiers.event_id = locked.event_id AND tiers.number = locked.number
-)
+), {_told("placed")}
 SELECT now() AS placed_at, (SELECT array_agg(id) FROM placed) AS placed_ids
 """
 
-# What follows from the CTE `ended (event_id, id, was_confirmed)`: its units go back to their tiers.
-_UNITS_BACK = """
+# What follows from the CTE `ended (event_id, id, status, was_confirmed)`: its units go back to
+# their tiers.
+_UNITS_BACK = f"""
 units AS (
     SELECT items.event_id, tier_number, sum(quantity) AS reserved,
            coalesce(sum(quantity) FILTER (WHERE was_confirmed), 0) AS sold
@@ -59,7 +77,7 @@ units AS (
 ), counted AS (
     UPDATE tiers SET reserved = tiers.reserved - locked.reserved, sold = tiers.sold - locked.sold
     FROM locked WHERE tiers.event_id = locked.event_id AND tiers.number = locked.number
-)
+), {_told("ended")}
 SELECT event_id, id FROM ended
 """
 
@@ -68,7 +86,7 @@ RELEASE = f"""
 WITH ended AS (
     UPDATE orders SET status = 'released', ended_at = now()
     WHERE event_id = $1 AND id = $2 AND buyer_id = $3 AND status = 'held' AND expires_at > now()
-    RETURNING event_id, id, false AS was_confirmed
+    RETURNING event_id, id, status, false AS was_confirmed
 ), {_UNITS_BACK}
 """
 
@@ -81,7 +99,7 @@ WITH due AS (
 ), ended AS (
     UPDATE orders SET status = 'expired', ended_at = now()
     FROM due WHERE orders.event_id = due.event_id AND orders.id = due.id
-    RETURNING orders.event_id, orders.id, false AS was_confirmed
+    RETURNING orders.event_id, orders.id, orders.status, false AS was_confirmed
 ), {_UNITS_BACK}
 """
 
@@ -91,7 +109,7 @@ REFUND = f"""
 WITH ended AS (
     UPDATE orders SET status = 'refunded', ended_at = now()
     WHERE event_id = $1 AND id = $2 AND status = 'confirmed'
-    RETURNING event_id, id, true AS was_confirmed
+    RETURNING event_id, id, status, true AS was_confirmed
 ), money AS (
     UPDATE payments SET changed_at = now(), state = 'refund_due'
     WHERE event_id = $1 AND order_id = $2 AND state IN ('authorized', 'captured')
@@ -145,13 +163,13 @@ RETURNING attempt
 
 # $1 event, $2 order, $3 attempt. A row when this payment confirmed the order: seconds since the
 # hold. The payment is authorised in the same step, or else is to be let go.
-CONFIRM = """
+CONFIRM = f"""
 WITH confirmed AS (
     UPDATE orders SET status = 'confirmed', confirmed_at = now(), expires_at = NULL
     WHERE event_id = $1 AND id = $2 AND status = 'held' AND expires_at > now()
       AND EXISTS (SELECT FROM payments
                   WHERE event_id = $1 AND order_id = $2 AND attempt = $3 AND state = 'started')
-    RETURNING event_id, id, created_at
+    RETURNING event_id, id, status, created_at
 ), paid AS (
     UPDATE payments SET changed_at = now(),
         state = (CASE WHEN EXISTS (SELECT FROM confirmed)
@@ -166,7 +184,7 @@ WITH confirmed AS (
 ), counted AS (
     UPDATE tiers SET sold = sold + quantity
     FROM locked WHERE tiers.event_id = $1 AND tiers.number = locked.number
-)
+), {_told("confirmed")}
 SELECT extract(epoch FROM now() - created_at)::float8 AS held_seconds FROM confirmed
 """
 
