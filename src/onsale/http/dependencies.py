@@ -78,6 +78,20 @@ def _event_id(event_id: Annotated[str, Path(examples=_HEX_EXAMPLES)]) -> str:
 EventId = Annotated[str, Depends(_event_id)]
 
 
+def _endpoint_id(endpoint_id: Annotated[str, Path(examples=_HEX_EXAMPLES)]) -> str:
+    return _event_id(endpoint_id)
+
+
+EndpointId = Annotated[str, Depends(_endpoint_id)]
+
+
+def _delivery_id(delivery_id: Annotated[str, Path(examples=_HEX_EXAMPLES)]) -> str:
+    return _event_id(delivery_id)
+
+
+DeliveryId = Annotated[str, Depends(_delivery_id)]
+
+
 def _order_key(
     event_id: EventId, order_id: Annotated[str, Path(examples=_HEX_EXAMPLES)]
 ) -> OrderKey:
