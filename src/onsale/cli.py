@@ -164,7 +164,7 @@ def serve(
 def worker(
     kind: Annotated[
         str | None,
-        typer.Argument(help="sweeper, reconciler, outbox or webhooks; all of them if not given."),
+        typer.Argument(help="sweeper, reconciler, outbox or webhooks; all if not given."),
     ] = None,
 ) -> None:
     """Run the workers against ONSALE_DATABASE_URL and ONSALE_REDIS_URL."""

@@ -80,8 +80,9 @@ class Sender:
 
     async def _post(self, target: httpx.URL, headers: Mapping[str, str], body: bytes) -> int:
         # From the parts that were checked: no second parser has a say.
-        scheme, host, port, path = target.raw
-        url = httpcore.URL(scheme=scheme, host=host, port=port, target=path)
+        url = httpcore.URL(
+            scheme=target.raw_scheme, host=target.raw_host, port=target.port, target=target.raw_path
+        )
         everything = [*_HEADERS.items(), *headers.items()]
         async with self._pool.stream("POST", url, headers=everything, content=body) as answer:
             # Whatever becomes of the rest, the status was said.

@@ -27,7 +27,7 @@ from onsale.webhooks.sending import Attempt, Outcome, Sender
 from onsale.webhooks.signing import signed_headers
 
 # Each pause between attempts is so many times the one before.
-BACKOFF_FACTOR = 4
+BACKOFF_FACTOR = 4.0
 # Beyond an attempt's own time: for the ledger, before and after.
 LEASE_SLACK_SECONDS = 15.0
 # Counting reads every message that is not delivered yet, and purging can wait.
@@ -98,6 +98,8 @@ class Courier:
                 await asyncio.gather(*(self._deliver(endpoint, message) for message in claimed))
         except OnsaleError as error:
             log.warning("webhooks interrupted", endpoint_id=endpoint.id, code=error.code)
+        except Exception:
+            log.exception("webhooks interrupted", endpoint_id=endpoint.id)
 
     async def _deliver(self, endpoint: DueEndpoint, message: Claimed) -> None:
         """One attempt. What cannot be settled is due again when its lease is over."""
