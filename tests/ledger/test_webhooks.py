@@ -1,9 +1,9 @@
 """Messages about orders: one for each change and each endpoint that wants to know, written down
 with the change, claimed by one worker at a time.
 
-Seen red with a statement that tells of every request instead of every change, without the statuses
-of an endpoint, with a foreign key to the endpoint, without SKIP LOCKED, without the lease, and with
-a claim that shows an order as it is now.
+Seen red with a PLACE that tells of what was asked for, without the statuses of an endpoint, without
+ON CONFLICT, without SKIP LOCKED, without the lease, with a failure that comes too late and counts,
+and with a claim that shows an order as it is now.
 """
 
 import asyncio
@@ -142,7 +142,10 @@ async def test_the_other_ends_are_told_once(
 async def test_an_abandoned_order_is_not_told_of(
     ledger: Ledger, webhooks: Webhooks, endpoint: Endpoint, event: Event
 ) -> None:
-    await ledger.fence([key_of(request(event))])
+    """Nor when the worker that had it on its way wakes up late."""
+    order = request(event)
+    await ledger.fence([key_of(order)])
+    await ledger.place([order])
     assert await told(webhooks, endpoint) == []
 
 

@@ -19,6 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from onsale.webhooks.sending import Attempt, Outcome, Sender
 from onsale.webhooks.targets import Lookup, Targets
+from tests.support import wait_until
 from tests.webhooks.receiver import Receiver
 
 BODY = b'{"type":"order.held"}'
@@ -156,6 +157,11 @@ async def test_many_that_hang_do_not_keep_one_waiting() -> None:
     with Receiver(hangs=True) as hanging, Receiver() as receiver:
         async with sending(timeout_seconds=60) as sender:
             waiting = [asyncio.create_task(sender.send(hanging.url, {}, BODY)) for _ in range(150)]
+
+            async def all_have_come() -> bool:
+                return len(hanging.received) == len(waiting)
+
+            await wait_until(all_have_come)
             assert await sender.send(receiver.url, {}, BODY) == DELIVERED
             assert not any(one.done() for one in waiting)
             hanging.go_on()
