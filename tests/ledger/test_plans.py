@@ -151,7 +151,7 @@ WEBHOOK_READINGS: dict[str, tuple[Callable[[Webhooks], Awaitable[object]], str]]
     "endpoints due": (lambda webhooks: webhooks.endpoints_due(), "webhook_deliveries_due"),
     "claiming": (lambda webhooks: webhooks.claim(ENDPOINT_ID, 8, 60), "webhook_deliveries_due"),
     "delivered": (
-        lambda webhooks: webhooks.mark_delivered(EVENT_ID),
+        lambda webhooks: webhooks.mark_delivered([EVENT_ID]),
         "webhook_deliveries_undelivered",
     ),
     "failed": (

@@ -344,7 +344,7 @@ async def test_delivered_is_delivered(
     """Whatever an earlier attempt comes back with."""
     await ledger.place([request(event)])
     message = await only_claimed(webhooks, endpoint)
-    await webhooks.mark_delivered(message.id)
+    await webhooks.mark_delivered([message.id])
     await webhooks.mark_failed(message.id, message.attempt, "late", None)
     delivery = await only(webhooks)
     assert (delivery.state, delivery.last_error) == (DeliveryState.DELIVERED, None)

@@ -292,10 +292,14 @@ JOIN orders o ON o.event_id = c.event_id AND o.id = c.order_id
 JOIN events e ON e.id = c.event_id
 """
 
-# $1 message.
+# $1 messages.
 MARK_DELIVERED = """
-UPDATE webhook_deliveries SET state = 'delivered', ended_at = now(), last_error = NULL
-WHERE id = $1 AND state = 'pending'
+WITH delivered AS (
+    SELECT id FROM webhook_deliveries WHERE id = ANY ($1::uuid[]) AND state = 'pending'
+    ORDER BY id FOR UPDATE
+)
+UPDATE webhook_deliveries AS d SET state = 'delivered', ended_at = now(), last_error = NULL
+FROM delivered WHERE d.id = delivered.id AND d.state = 'pending'
 """
 
 # $1 message, $2 the attempt that failed, $3 why, $4 seconds until the next one, or NULL when that

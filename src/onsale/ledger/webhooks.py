@@ -4,7 +4,7 @@ The messages are written by the statements that change orders; here they are cla
 Every method raises `LedgerUnavailable` when Postgres does not answer.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -148,10 +148,10 @@ class Webhooks:
             )
         return [_claimed_from(row) for row in rows]
 
-    async def mark_delivered(self, delivery_id: str) -> None:
-        """The receiver has it."""
+    async def mark_delivered(self, delivery_ids: Sequence[str]) -> None:
+        """Their receivers have them."""
         async with self._database.driver("mark_delivered") as connection:
-            await connection.execute(statements.MARK_DELIVERED, delivery_id)
+            await connection.execute(statements.MARK_DELIVERED, delivery_ids)
 
     async def mark_failed(
         self, delivery_id: str, attempt: int, error: str, again_in_seconds: float | None

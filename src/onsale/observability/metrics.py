@@ -135,7 +135,7 @@ webhook_lag_seconds = Gauge(
 webhook_backlog = Gauge("onsale_webhook_backlog", "Messages not delivered yet.")
 webhook_dead_letters = Gauge("onsale_webhook_dead_letters", "Messages given up, until re-sent.")
 
-# -- group commit (stage: gate, ledger)
+# -- group commit (stage: gate, ledger, webhooks)
 batch_size = Histogram("onsale_batch_size", "Orders in one batch.", ["stage"], buckets=BATCH_ORDERS)
 batch_duration_seconds = Histogram(
     "onsale_batch_duration_seconds",

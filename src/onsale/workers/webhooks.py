@@ -20,6 +20,7 @@ from onsale.ledger.webhooks import Claimed, DueEndpoint
 from onsale.observability import metrics
 from onsale.observability.logging import get_logger
 from onsale.observability.runtime import stop
+from onsale.sales.group_commit import GroupCommit, Pending
 from onsale.sales.service import Service
 from onsale.sales.showing import order_fields
 from onsale.settings import Settings
@@ -33,6 +34,7 @@ LEASE_SLACK_SECONDS = 15.0
 # Counting reads every message that is not delivered yet, and purging can wait.
 LOOK_AFTER_SECONDS = 5.0
 PURGE_BATCH_MAX = 1_000
+MARK_BATCH_MAX = 100
 
 log = get_logger(__name__)
 
@@ -43,8 +45,20 @@ class Courier:
 
     service: Service
     sender: Sender
+    _delivered: GroupCommit[str, None] = field(init=False)
     _lanes: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
     _look_after_due_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        # One at a time: what is delivered while one is under way is written down by the next, so
+        # that a sale's messages cost its ledger little.
+        self._delivered = GroupCommit(
+            self._mark_delivered,
+            stage="webhooks",
+            batch_size_max=MARK_BATCH_MAX,
+            in_flight_max=1,
+            queue_size_max=self.service.settings.batch_queue_size_max,
+        )
 
     @classmethod
     def of(cls, service: Service) -> "Courier":
@@ -61,6 +75,7 @@ class Courier:
         trace: TracebackType | None,
     ) -> None:
         await stop(*self._lanes.values())
+        await self._delivered.drain()
         await self.sender.close()
 
     async def run_once(self) -> None:
@@ -134,7 +149,7 @@ class Courier:
     async def _settle(self, endpoint: DueEndpoint, message: Claimed, attempt: Attempt) -> None:
         webhooks = self.service.webhooks
         if attempt.outcome is Outcome.DELIVERED:
-            await webhooks.mark_delivered(message.id)
+            await self._delivered.submit(message.id)
             return
         if attempt.outcome is Outcome.GONE:
             await webhooks.disable(endpoint.id)
@@ -145,6 +160,11 @@ class Courier:
         await webhooks.mark_failed(
             message.id, message.attempt, attempt.error or attempt.outcome, again_in_seconds
         )
+
+    async def _mark_delivered(self, batch: list[Pending[str, None]]) -> None:
+        await self.service.webhooks.mark_delivered([pending.job for pending in batch])
+        for pending in batch:
+            pending.answer(None)
 
     async def _look_after(self) -> None:
         webhooks, settings = self.service.webhooks, self.service.settings
