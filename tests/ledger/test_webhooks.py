@@ -91,7 +91,9 @@ async def make_due(database: Database) -> None:
 
 
 async def test_every_statement_that_changes_an_order_tells_of_it() -> None:
-    """But the one that abandons: nobody was ever promised such an order."""
+    """But the one that abandons, for nobody was ever promised such an order, and the one that
+    writes candidates: those that stay are told of when they are settled.
+    """
     changes = re.compile(r"INSERT INTO orders |UPDATE orders SET status")
     changing = {
         name
@@ -99,10 +101,12 @@ async def test_every_statement_that_changes_an_order_tells_of_it() -> None:
         if name.isupper() and isinstance(statement, str) and changes.search(statement)
     }
     telling = {
-        name for name in changing if "INSERT INTO webhook_deliveries" in vars(statements)[name]
+        name
+        for name, statement in vars(statements).items()
+        if name.isupper() and "INSERT INTO webhook_deliveries" in str(statement)
     }
-    assert changing - telling == {"FENCE"}
-    assert telling >= {"PLACE", "RELEASE", "EXPIRE", "REFUND", "CONFIRM"}
+    assert changing - telling == {"FENCE", "WRITE_CANDIDATES"}
+    assert telling >= {"PLACE", "SETTLE", "RELEASE", "EXPIRE", "REFUND", "CONFIRM"}
 
 
 async def test_each_step_of_a_life_is_told_once(
@@ -147,6 +151,22 @@ async def test_an_abandoned_order_is_not_told_of(
     await ledger.fence([key_of(order)])
     await ledger.place([order])
     assert await told(webhooks, endpoint) == []
+
+
+async def test_what_the_ledger_admits_alone_is_told(
+    ledger: Ledger, webhooks: Webhooks, endpoint: Endpoint, events: Events
+) -> None:
+    """Of two tiers each, in one batch, asked for again and again; who is refused is not told of."""
+    event = await new_event(events, 2, 2)
+    orders = [
+        request(event, (1, 1), (2, 1), status=status)
+        for status in (OrderStatus.HELD, OrderStatus.CONFIRMED, OrderStatus.HELD)
+    ]
+    for _ in range(3):
+        await ledger.admit(orders)
+    told_of = {one.order_id for one in await webhooks.page(None, None, 10)}
+    assert Counter(await told(webhooks, endpoint)) == {HELD: 1, CONFIRMED: 1}
+    assert told_of == {order.order_id for order in orders[:2]}
 
 
 async def test_racing_processes_tell_once(

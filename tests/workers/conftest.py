@@ -36,8 +36,8 @@ async def empty_stores(service: Service, redis: Redis) -> None:
     async with service.database.transaction("test") as connection:
         await connection.execute(
             text(
-                "TRUNCATE events, tiers, orders, order_items, payments, webhook_endpoints,"
-                " webhook_deliveries"
+                "TRUNCATE events, tiers, buyer_units, orders, order_items, payments,"
+                " webhook_endpoints, webhook_deliveries"
             )
         )
 

@@ -1,8 +1,17 @@
 """The statements in which an order changes, each one transaction of its own.
 
-They lock in one order, so that no two can wait for each other: orders by (event, id), then tiers by
-(event, number). `first commit wins` is a `WHERE status = …`. What is to be told of a change is
-written down with it.
+They lock in one order, so that no two can wait for each other: orders by (event, id), then buyers
+by (event, buyer), then tiers by (event, number). `first commit wins` is a `WHERE status = …`. What
+is to be told of a change is written down with it.
+"""
+
+# A row for every buyer of `items (event_id, order_id, quantity)` at events with a limit.
+_BUYERS = """
+SELECT o.event_id, o.buyer_id, sum(quantity)::int AS units, max_per_buyer_units AS limit_units
+FROM {orders} AS o
+JOIN items ON items.event_id = o.event_id AND items.order_id = o.id
+JOIN events ON events.id = o.event_id AND max_per_buyer_units > 0
+GROUP BY 1, 2, 4 ORDER BY 1, 2
 """
 
 
@@ -38,7 +47,7 @@ WITH asked AS (
            CASE WHEN status = 'held' THEN now() + make_interval(secs => hold_seconds) END
     FROM asked ORDER BY event_id, id
     ON CONFLICT DO NOTHING
-    RETURNING event_id, id, status
+    RETURNING event_id, id, buyer_id, status
 ), items AS (
     INSERT INTO order_items (event_id, order_id, tier_number, quantity)
     SELECT i.event_id, i.order_id, i.tier_number, i.quantity
@@ -46,6 +55,11 @@ WITH asked AS (
         AS i (event_id, order_id, tier_number, quantity)
     JOIN placed ON placed.event_id = i.event_id AND placed.id = i.order_id
     RETURNING event_id, order_id, tier_number, quantity
+), bought AS (
+    INSERT INTO buyer_units (event_id, buyer_id, units, limit_units)
+    {_BUYERS.format(orders="placed")}
+    ON CONFLICT (event_id, buyer_id) DO UPDATE SET units = buyer_units.units + excluded.units
+    RETURNING 1
 ), units AS (
     SELECT items.event_id, tier_number, sum(quantity) AS reserved,
            coalesce(sum(quantity) FILTER (WHERE status = 'confirmed'), 0) AS sold
@@ -54,6 +68,7 @@ WITH asked AS (
 ), locked AS (
     SELECT tiers.event_id, number, units.reserved, units.sold
     FROM tiers JOIN units ON units.event_id = tiers.event_id AND tier_number = number
+    WHERE (SELECT count(*) FROM bought) >= 0  -- buyers before tiers
     ORDER BY tiers.event_id, number FOR NO KEY UPDATE OF tiers
 ), counted AS (
     UPDATE tiers SET reserved = tiers.reserved + locked.reserved, sold = tiers.sold + locked.sold
@@ -62,18 +77,124 @@ WITH asked AS (
 SELECT now() AS placed_at, (SELECT array_agg(id) FROM placed) AS placed_ids
 """
 
-# What follows from the CTE `ended (event_id, id, status, was_confirmed)`: its units go back to
-# their tiers.
+# -- admission by the ledger alone, in one transaction (see `admission`)
+
+# $1 events, $2 ids, in parallel. A row for each that is here, whatever became of it.
+SEEN = """
+SELECT orders.id FROM orders
+JOIN unnest($1::uuid[], $2::uuid[]) AS a (event_id, id)
+  ON a.event_id = orders.event_id AND a.id = orders.id
+"""
+
+# $1 events. When they sell, by the ledger's clock, which is the time now and not that of the
+# transaction's beginning.
+SALES = """
+SELECT id, switch::text, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms,
+       floor(extract(epoch FROM sale_opens_at) * 1000)::bigint AS opens_at_ms,
+       floor(extract(epoch FROM sale_closes_at) * 1000)::bigint AS closes_at_ms
+FROM events WHERE id = ANY($1::uuid[])
+"""
+
+# $1 events. What is left of their tiers, at this instant.
+AVAILABLE = """
+SELECT event_id, number, capacity - reserved AS available_units
+FROM tiers WHERE event_id = ANY($1::uuid[])
+"""
+
+# $1–$7: orders as `PLACE` takes them, but (event, id) first. The ids that are new here.
+WRITE_CANDIDATES = """
+INSERT INTO orders (event_id, id, buyer_id, status, fingerprint, amount_minor_units,
+                    created_at, confirmed_at, expires_at, unheard)
+SELECT event_id, id, buyer_id, status::order_status, fingerprint, amount, now(),
+       CASE WHEN status = 'confirmed' THEN now() END,
+       CASE WHEN status = 'held' THEN now() + make_interval(secs => hold_seconds) END, true
+FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::int[])
+    AS a (event_id, id, buyer_id, status, fingerprint, amount, hold_seconds)
+ORDER BY event_id, id
+ON CONFLICT DO NOTHING
+RETURNING id
+"""
+
+# $1 events, $2 buyers, in parallel. What each may still have, for events with a limit, locked.
+LOCK_BUYERS = """
+INSERT INTO buyer_units (event_id, buyer_id, units, limit_units)
+SELECT event_id, buyer_id, 0, max_per_buyer_units
+FROM unnest($1::uuid[], $2::text[]) AS a (event_id, buyer_id)
+JOIN events ON events.id = event_id AND max_per_buyer_units > 0
+ORDER BY event_id, buyer_id
+ON CONFLICT (event_id, buyer_id) DO UPDATE SET units = buyer_units.units
+RETURNING event_id, buyer_id, limit_units - units AS allowance_units
+"""
+
+# $1 events, $2 tier numbers, in parallel. What is left of each, locked.
+LOCK_TIERS = """
+SELECT tiers.event_id, tiers.number, capacity - reserved AS available_units
+FROM tiers JOIN unnest($1::uuid[], $2::smallint[]) AS a (event_id, number)
+  ON a.event_id = tiers.event_id AND a.number = tiers.number
+ORDER BY tiers.event_id, tiers.number FOR NO KEY UPDATE OF tiers
+"""
+
+# $1 events, $2 ids: candidates that were refused, and whom nobody else has seen.
+TAKE_AWAY = """
+DELETE FROM orders USING unnest($1::uuid[], $2::uuid[]) AS a (event_id, id)
+WHERE orders.event_id = a.event_id AND orders.id = a.id
+"""
+
+# $1–$4 items (event, order, tier, quantity), $5–$7 (event, buyer, units), $8–$11 (event, tier,
+# reserved, sold); every row that is changed is locked already.
+SETTLE = f"""
+WITH items AS (
+    INSERT INTO order_items (event_id, order_id, tier_number, quantity)
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::smallint[])
+), admitted AS (
+    SELECT event_id, id, status FROM orders
+    WHERE (event_id, id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))
+), {_told("admitted")}, bought AS (
+    UPDATE buyer_units AS b SET units = b.units + a.units
+    FROM unnest($5::uuid[], $6::text[], $7::int[]) AS a (event_id, buyer_id, units)
+    WHERE b.event_id = a.event_id AND b.buyer_id = a.buyer_id
+)
+UPDATE tiers SET reserved = tiers.reserved + a.reserved, sold = tiers.sold + a.sold
+FROM unnest($8::uuid[], $9::smallint[], $10::int[], $11::int[])
+    AS a (event_id, number, reserved, sold)
+WHERE tiers.event_id = a.event_id AND tiers.number = a.number
+"""
+
+# $1 event, $2 most orders. What the ledger admitted alone, oldest first, whatever became of it.
+UNHEARD = "SELECT id FROM orders WHERE event_id = $1 AND unheard ORDER BY created_at LIMIT $2"
+
+# $1 event, $2 ids: the gate knows of them.
+HEARD = "UPDATE orders SET unheard = false WHERE event_id = $1 AND id = ANY($2::uuid[])"
+
+# -- ending
+
+# What follows from the CTE `ended (event_id, id, buyer_id, status, was_confirmed)`: its units go
+# back to their buyers and their tiers.
 _UNITS_BACK = f"""
-units AS (
-    SELECT items.event_id, tier_number, sum(quantity) AS reserved,
+items AS (
+    SELECT order_items.event_id, order_id, tier_number, quantity, was_confirmed
+    FROM order_items
+    JOIN ended ON ended.event_id = order_items.event_id AND ended.id = order_items.order_id
+), buyers AS (
+    {_BUYERS.format(orders="ended")}
+), locked_buyers AS (
+    SELECT b.event_id, b.buyer_id, buyers.units
+    FROM buyer_units b
+    JOIN buyers ON buyers.event_id = b.event_id AND buyers.buyer_id = b.buyer_id
+    ORDER BY b.event_id, b.buyer_id FOR NO KEY UPDATE OF b
+), gave_back AS (
+    UPDATE buyer_units AS b SET units = b.units - locked_buyers.units
+    FROM locked_buyers
+    WHERE b.event_id = locked_buyers.event_id AND b.buyer_id = locked_buyers.buyer_id
+    RETURNING 1
+), units AS (
+    SELECT event_id, tier_number, sum(quantity) AS reserved,
            coalesce(sum(quantity) FILTER (WHERE was_confirmed), 0) AS sold
-    FROM order_items AS items
-    JOIN ended ON ended.event_id = items.event_id AND ended.id = items.order_id
-    GROUP BY items.event_id, tier_number
+    FROM items GROUP BY event_id, tier_number
 ), locked AS (
     SELECT tiers.event_id, number, units.reserved, units.sold
     FROM tiers JOIN units ON units.event_id = tiers.event_id AND tier_number = number
+    WHERE (SELECT count(*) FROM gave_back) >= 0  -- buyers before tiers
     ORDER BY tiers.event_id, number FOR NO KEY UPDATE OF tiers
 ), counted AS (
     UPDATE tiers SET reserved = tiers.reserved - locked.reserved, sold = tiers.sold - locked.sold
@@ -87,7 +208,7 @@ RELEASE = f"""
 WITH ended AS (
     UPDATE orders SET status = 'released', ended_at = now()
     WHERE event_id = $1 AND id = $2 AND buyer_id = $3 AND status = 'held' AND expires_at > now()
-    RETURNING event_id, id, status, false AS was_confirmed
+    RETURNING event_id, id, buyer_id, status, false AS was_confirmed
 ), {_UNITS_BACK}
 """
 
@@ -100,7 +221,8 @@ WITH due AS (
 ), ended AS (
     UPDATE orders SET status = 'expired', ended_at = now()
     FROM due WHERE orders.event_id = due.event_id AND orders.id = due.id
-    RETURNING orders.event_id, orders.id, orders.status, false AS was_confirmed
+    RETURNING orders.event_id, orders.id, orders.buyer_id, orders.status,
+              false AS was_confirmed
 ), {_UNITS_BACK}
 """
 
@@ -110,7 +232,7 @@ REFUND = f"""
 WITH ended AS (
     UPDATE orders SET status = 'refunded', ended_at = now()
     WHERE event_id = $1 AND id = $2 AND status = 'confirmed'
-    RETURNING event_id, id, status, true AS was_confirmed
+    RETURNING event_id, id, buyer_id, status, true AS was_confirmed
 ), money AS (
     UPDATE payments SET changed_at = now(), state = 'refund_due'
     WHERE event_id = $1 AND order_id = $2 AND state IN ('authorized', 'captured')
@@ -223,137 +345,7 @@ READ_LIVE_AFTER = f"""
 ORDER BY o.id LIMIT $2
 """
 
-# -- webhooks
 
-_ENDPOINT = "e.id, e.url, e.statuses::text[], e.created_at, e.disabled_at"
-
-# $1 url, $2 secret, $3 statuses, $4 most endpoints. A row unless there are that many.
-REGISTER_ENDPOINT = f"""
-INSERT INTO webhook_endpoints AS e (url, secret, statuses)
-SELECT $1::text, $2::text, $3::text[]::order_status[]
-WHERE (SELECT count(*) FROM webhook_endpoints) < $4
-RETURNING {_ENDPOINT}
-"""
-
-READ_ENDPOINTS = f"SELECT {_ENDPOINT} FROM webhook_endpoints AS e ORDER BY e.id DESC"
-
-# $1 endpoint. A row when it was there.
-REMOVE_ENDPOINT = "DELETE FROM webhook_endpoints WHERE id = $1 RETURNING id"
-
-# $1 endpoint.
-DISABLE_ENDPOINT = """
-UPDATE webhook_endpoints SET disabled_at = now() WHERE id = $1 AND disabled_at IS NULL
-"""
-
-# $1 endpoint. A row when it is there; its messages that wait are due as they were.
-ENABLE_ENDPOINT = f"""
-UPDATE webhook_endpoints AS e SET disabled_at = NULL WHERE id = $1 RETURNING {_ENDPOINT}
-"""
-
-# Endpoints with messages due, and for how long the first of them has been. One look at the index
-# for each endpoint, however many wait.
-ENDPOINTS_DUE = """
-SELECT e.id, e.url, e.secret,
-       extract(epoch FROM now() - first.next_attempt_at)::float8 AS overdue_seconds
-FROM webhook_endpoints AS e CROSS JOIN LATERAL (
-    SELECT next_attempt_at FROM webhook_deliveries
-    WHERE endpoint_id = e.id AND state = 'pending'
-    ORDER BY next_attempt_at LIMIT 1
-) AS first
-WHERE e.disabled_at IS NULL AND first.next_attempt_at <= now()
-"""
-
-# $1 endpoint, $2 most messages, $3 seconds until each is due again unless it is settled. Two
-# workers share the work. An order is as it was when it entered the status: nothing else of it ever
-# changes, so every attempt sends the same bytes and none had to be stored.
-CLAIM_DELIVERIES = """
-WITH due AS (
-    SELECT event_id, order_id, status, endpoint_id FROM webhook_deliveries
-    WHERE endpoint_id = $1 AND state = 'pending' AND next_attempt_at <= now()
-      AND EXISTS (SELECT FROM webhook_endpoints WHERE id = $1 AND disabled_at IS NULL)
-    ORDER BY next_attempt_at LIMIT $2 FOR UPDATE SKIP LOCKED
-), claimed AS (
-    UPDATE webhook_deliveries AS d
-    SET attempts = d.attempts + 1, next_attempt_at = now() + make_interval(secs => $3)
-    FROM due
-    WHERE d.event_id = due.event_id AND d.order_id = due.order_id AND d.status = due.status
-      AND d.endpoint_id = due.endpoint_id
-    RETURNING d.id, d.event_id, d.order_id, d.status, d.attempts, d.created_at
-)
-SELECT c.id AS delivery_id, c.attempts, c.created_at AS changed_at, now() AS claimed_at,
-       o.event_id, o.id, o.buyer_id, c.status::text, o.fingerprint, o.amount_minor_units,
-       e.currency, o.created_at,
-       CASE WHEN c.status = 'held'
-            THEN o.created_at + make_interval(secs => e.hold_seconds) END AS expires_at,
-       ARRAY(SELECT ARRAY[tier_number, quantity] FROM order_items i
-             WHERE i.event_id = o.event_id AND i.order_id = o.id ORDER BY tier_number) AS items
-FROM claimed c
-JOIN orders o ON o.event_id = c.event_id AND o.id = c.order_id
-JOIN events e ON e.id = c.event_id
-"""
-
-# $1 messages.
-MARK_DELIVERED = """
-WITH delivered AS (
-    SELECT id FROM webhook_deliveries WHERE id = ANY ($1::uuid[]) AND state = 'pending'
-    ORDER BY id FOR UPDATE
-)
-UPDATE webhook_deliveries AS d SET state = 'delivered', ended_at = now(), last_error = NULL
-FROM delivered WHERE d.id = delivered.id AND d.state = 'pending'
-"""
-
-# $1 message, $2 the attempt that failed, $3 why, $4 seconds until the next one, or NULL when that
-# was the last. A later attempt is not touched by what an earlier one comes back with.
-MARK_FAILED = """
-UPDATE webhook_deliveries
-SET last_error = $3, next_attempt_at = now() + make_interval(secs => coalesce($4::float8, 0)),
-    state = (CASE WHEN $4 IS NULL THEN 'dead' ELSE 'pending' END)::delivery_state,
-    ended_at = CASE WHEN $4 IS NULL THEN now() END
-WHERE id = $1 AND state = 'pending' AND attempts = $2
-"""
-
-_DELIVERY = """
-SELECT d.id, d.endpoint_id, d.event_id, d.order_id, d.status::text, d.state::text, d.attempts,
-       d.created_at, d.next_attempt_at, d.ended_at, d.last_error, e.disabled_at
-FROM webhook_deliveries d JOIN webhook_endpoints e ON e.id = d.endpoint_id
-"""
-
-# $1 message.
-READ_DELIVERY = f"{_DELIVERY} WHERE d.id = $1"
-
-
-def deliveries_page(state: str | None) -> str:
-    """$1 id of the message before which the page begins, $2 most messages. Newest first.
-
-    The state is of the text: as a parameter it could not choose the index.
-    """
-    of_state = f"AND d.state = '{state}'" if state else ""
-    return f"{_DELIVERY} WHERE d.id < $1 {of_state} ORDER BY d.id DESC LIMIT $2"
-
-
-# $1 message. A row when it is there, at an endpoint that takes messages: due now, and with all its
-# attempts before it.
-RESEND = """
-UPDATE webhook_deliveries AS d
-SET state = 'pending', ended_at = NULL, attempts = 0, next_attempt_at = now()
-FROM webhook_endpoints AS e
-WHERE d.id = $1 AND e.id = d.endpoint_id AND e.disabled_at IS NULL
-RETURNING d.id
-"""
-
-# Messages that wait, and dead ones, at endpoints that take messages.
-COUNT_UNDELIVERED = """
-SELECT count(*) FILTER (WHERE state = 'pending') AS pending,
-       count(*) FILTER (WHERE state = 'dead') AS dead
-FROM webhook_deliveries JOIN webhook_endpoints AS e ON e.id = endpoint_id
-WHERE state <> 'delivered' AND disabled_at IS NULL
-"""
-
-# $1 days, $2 most messages. Ids begin with the time of their making.
-PURGE_DELIVERIES = """
-DELETE FROM webhook_deliveries WHERE id IN (
-    SELECT id FROM webhook_deliveries
-    WHERE id < (SELECT uuidv7(make_interval(days => -$1::int)))
-    ORDER BY id LIMIT $2
-)
-"""
+def signed(fingerprint: bytes) -> int:
+    """Eight bytes as the `bigint` that they are stored as."""
+    return int.from_bytes(fingerprint, "big", signed=True)

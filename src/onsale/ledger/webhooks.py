@@ -13,7 +13,7 @@ import asyncpg
 from onsale.domain.errors import NotFound, WebhookEndpointDisabled, WebhookEndpointLimitReached
 from onsale.domain.order import Order, OrderStatus
 from onsale.domain.webhook import DeliveryState, WebhookKind
-from onsale.ledger import statements
+from onsale.ledger import webhook_statements as statements
 from onsale.ledger.engine import Database
 from onsale.ledger.ledger import order_from
 
