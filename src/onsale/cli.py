@@ -163,7 +163,8 @@ def serve(
 @app.command()
 def worker(
     kind: Annotated[
-        str | None, typer.Argument(help="sweeper, reconciler or outbox; all three if not given.")
+        str | None,
+        typer.Argument(help="sweeper, reconciler, outbox or webhooks; all if not given."),
     ] = None,
 ) -> None:
     """Run the workers against ONSALE_DATABASE_URL and ONSALE_REDIS_URL."""

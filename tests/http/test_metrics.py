@@ -21,6 +21,7 @@ from onsale.sales.service import Service
 from onsale.settings import Settings
 from tests.http.calls import created, event_path, order_path, place, placed, problem_of
 from tests.support import SECRET, as_buyer, items, wait_until, with_scope
+from tests.webhooks.receiver import Receiver
 
 ADMIN = with_scope("admin", "organiser")
 
@@ -280,6 +281,30 @@ async def test_the_workers_backlogs(seen: Seen) -> None:
         await wait_until(busy)
 
 
+async def test_webhooks(seen: Seen) -> None:
+    """Told to a receiver that first hangs, so that messages queue up, and then refuses them."""
+    with Receiver([500], hangs=True) as receiver:
+        body = {"url": receiver.url, "kinds": ["order.confirmed"]}
+        answer = await seen.wire.post("/v1/webhook-endpoints", json=body, headers=ADMIN)
+        try:
+            event = await created(seen.wire)
+            for _ in range(2 * Settings().webhooks_in_flight_max):
+                await placed(seen.wire, event["id"])
+            await seen.wait_for(
+                "worker", lambda scrape: scrape.total("onsale_webhook_lag_seconds") > 0
+            )
+            await seen.wait_for("worker", lambda scrape: scrape.total("onsale_webhook_backlog") > 0)
+            receiver.go_on()
+            worker = await seen.wait_for(
+                "worker", lambda scrape: scrape.total("onsale_webhook_dead_letters") > 0
+            )
+        finally:
+            endpoint = f"/v1/webhook-endpoints/{answer.json()['id']}"
+            await seen.wire.delete(endpoint, headers=ADMIN)
+    assert worker.total("onsale_webhook_attempts_total", outcome="refused") > 0
+    assert worker.total("onsale_webhook_attempt_duration_seconds_count") > 0
+
+
 async def test_the_reconciler(seen: Seen) -> None:
     """It finds an order that the gate has lost, and takes it in again."""
     worker = await seen.scrape("worker")
@@ -417,6 +442,11 @@ MOVERS: dict[str, Callable[[Seen], Awaitable[None]]] = {
     "onsale_stock_held": test_a_hold_that_counts_as_held,
     "onsale_sweeper_lag_seconds": test_the_workers_backlogs,
     "onsale_outbox_backlog": test_the_workers_backlogs,
+    "onsale_webhook_attempts": test_webhooks,
+    "onsale_webhook_attempt_duration_seconds": test_webhooks,
+    "onsale_webhook_lag_seconds": test_webhooks,
+    "onsale_webhook_backlog": test_webhooks,
+    "onsale_webhook_dead_letters": test_webhooks,
     "onsale_gate_drift_orders": test_the_reconciler,
     "onsale_reconciler_repairs": test_the_reconciler,
     "onsale_db_errors": test_errors_of_the_ledger,

@@ -35,7 +35,10 @@ async def empty_stores(service: Service, redis: Redis) -> None:
     await redis.flushdb()
     async with service.database.transaction("test") as connection:
         await connection.execute(
-            text("TRUNCATE events, tiers, buyer_units, orders, order_items, payments")
+            text(
+                "TRUNCATE events, tiers, buyer_units, orders, order_items, payments,"
+                " webhook_endpoints, webhook_deliveries"
+            )
         )
 
 
