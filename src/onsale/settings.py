@@ -3,6 +3,7 @@
 The unit is the last word of each name; the reason for a default stands beside it.
 """
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, model_validator
@@ -80,6 +81,8 @@ class Settings(BaseSettings):
     # -- payment, by the simulated provider
     payment_timeout_seconds: Seconds = 3.0
     simulated_payment_slow_seconds: Seconds = 1.0
+    # Where the simulated provider writes down what it was told; nowhere, unless somebody checks.
+    simulated_payment_books: Path | None = None
 
     # -- workers
     # A quarter of the two seconds within which an expired hold is back on sale.

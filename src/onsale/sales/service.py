@@ -6,6 +6,7 @@ from onsale.gate.gate import Gate
 from onsale.ledger.engine import Database, create_engine
 from onsale.ledger.events import Events
 from onsale.ledger.ledger import Ledger
+from onsale.payments.books import BookedProvider
 from onsale.payments.provider import PaymentProvider
 from onsale.payments.simulated import SimulatedProvider
 from onsale.sales.catalog import Catalog
@@ -40,7 +41,7 @@ class Service:
         database = Database(create_engine(settings))
         ledger, events = Ledger(database), Events(database)
         catalog = Catalog(events, gate, settings.sale_view_age_seconds_max)
-        provider = SimulatedProvider(settings.simulated_payment_slow_seconds)
+        provider = _provider(settings)
         give_back = GiveBack(gate)
         return cls(
             settings=settings,
@@ -62,3 +63,9 @@ class Service:
         await self.placing.drain()
         await self.gate.close()
         await self.database.close()
+
+
+def _provider(settings: Settings) -> PaymentProvider:
+    simulated = SimulatedProvider(settings.simulated_payment_slow_seconds)
+    books = settings.simulated_payment_books
+    return BookedProvider(simulated, books) if books else simulated
