@@ -92,6 +92,10 @@ class Settings(BaseSettings):
     reconciler_grace_seconds: Seconds = 10.0
     outbox_interval_seconds: Seconds = 0.5
 
+    # -- the fault campaign
+    # Where this process crashes (`sales.failpoints`). Nowhere, and then nothing is asked.
+    failpoint: str = ""
+
     # -- logs
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

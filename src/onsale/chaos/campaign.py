@@ -9,13 +9,14 @@ from typing import Any
 
 from onsale.chaos import evidence
 from onsale.chaos.client import Client
-from onsale.chaos.crowd import Crowd, Sales, open_sales
+from onsale.chaos.crowd import Crowd
 from onsale.chaos.evidence import Evidence
 from onsale.chaos.faults import FAULTS, NotInjected
 from onsale.chaos.history import History
 from onsale.chaos.incidents import SETTLED_AFTER_SECONDS, Course, Incident
 from onsale.chaos.report import Report, report
 from onsale.chaos.rules import judge
+from onsale.chaos.sales import Sales, open_sales
 from onsale.chaos.stage import Stage
 from onsale.chaos.watcher import Watcher
 from onsale.domain.errors import OnsaleError
@@ -65,7 +66,8 @@ class Campaign:
         for name, reason in impossible.items():
             self._tell(f"{name}: not possible here: {reason}")
         possible = [name for name in self._faults if name not in impossible]
-        sales = await open_sales(stage)
+        address = next(iter(stage.addresses.values()))
+        sales = await open_sales(address, stage.auth_secret)
         async with Client(
             stage.addresses, stage.auth_secret, self.history, _CLIENT_TIMEOUT_SECONDS
         ) as client:
@@ -115,8 +117,9 @@ class Campaign:
             incident.injected = False
             self._tell(f"{name}: {reason}")
         finally:
-            incident.mended_at_seconds = time.time()
             await fault.mend(stage)
+            # What was killed is mended when it runs again; how long a start takes is for others.
+            incident.mended_at_seconds = time.time()
         serving = await self._serves_again(incident)
         orders = self.history.orders_between(
             incident.injected_at_seconds, incident.mended_at_seconds

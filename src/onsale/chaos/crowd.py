@@ -6,14 +6,14 @@ wave finds whether they are on sale.
 
 import asyncio
 import time
-from dataclasses import dataclass
 from itertools import count
 from random import Random
 from typing import Final
 
 from onsale.chaos.client import Client
 from onsale.chaos.history import Operation, OrderName, Outcome
-from onsale.chaos.stage import Sale, Stage
+from onsale.chaos.sales import Sale, Sales
+from onsale.chaos.stage import Stage
 
 _WAVE_SECONDS: Final = 6.0
 _LULL_SECONDS: Final = 1.8
@@ -32,36 +32,6 @@ _PICTURE_IS_NEW_SECONDS: Final = 0.3
 _PROBE_SECONDS: Final = 0.1
 
 _METHODS: Final = {"ok": 70, "declined": 8, "slow": 8, "timeout": 4, "lost": 10}
-
-
-@dataclass(frozen=True, slots=True)
-class Sales:
-    """What is on sale: to be held and paid, to be had at once, and more than anybody wants."""
-
-    card: Sale
-    free: Sale
-    probe: Sale
-
-    @property
-    def all(self) -> tuple[Sale, ...]:
-        return (self.card, self.free, self.probe)
-
-
-async def open_sales(stage: Stage) -> Sales:
-    """Little stock and many who want it; and a sale that cannot sell out, to see who serves."""
-    return Sales(
-        card=await stage.put_on_sale(
-            "card",
-            {"ga": 60, "balcony": 20},
-            payment="card",
-            max_per_buyer_units=4,
-            hold_seconds=4,
-        ),
-        free=await stage.put_on_sale(
-            "free", {"ga": 80, "balcony": 30}, payment="none", max_per_buyer_units=3
-        ),
-        probe=await stage.put_on_sale("probe", {"ga": 1_000_000}, payment="none"),
-    )
 
 
 class Crowd:

@@ -16,7 +16,6 @@ from onsale.embedded.processes import am_root
 
 _CLONE_NEWNS = 0x0002_0000
 _BALLOON = "balloon"
-_BALLOON_CHUNK_BYTES = 4 * 1024 * 1024
 
 
 class SmallDisk:
@@ -43,15 +42,16 @@ class SmallDisk:
 
     def fill(self) -> None:
         """Take all the space that is left."""
-        chunk = bytes(_BALLOON_CHUNK_BYTES)
-        with (self.path / _BALLOON).open("wb", buffering=0) as balloon:
-            while chunk:
+        with (self.path / _BALLOON).open("wb") as balloon:
+            taken_bytes, more_bytes = 0, self._size_bytes
+            while more_bytes:
                 try:
-                    balloon.write(chunk)
+                    os.posix_fallocate(balloon.fileno(), taken_bytes, more_bytes)
+                    taken_bytes += more_bytes
                 except OSError as error:
                     if error.errno != errno.ENOSPC:
                         raise
-                    chunk = chunk[: len(chunk) // 2]
+                    more_bytes //= 2
 
     def relieve(self) -> None:
         """Give it back."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from onsale.chaos.history import History
 from onsale.chaos.incidents import Course
-from onsale.chaos.stage import Sale
+from onsale.chaos.sales import Sale
 from onsale.chaos.watcher import Look
 from onsale.domain.order import OrderStatus
 from onsale.domain.payment import PaymentState

@@ -9,7 +9,7 @@ import asyncio
 import shutil
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from typing import ClassVar
 from redis.asyncio import Redis
 
 from onsale.chaos.links import Store
-from onsale.chaos.processes import freeze_tree, thaw_tree
+from onsale.chaos.processes import Process, freeze_tree, thaw_tree
 from onsale.chaos.proxy import Weather
 from onsale.chaos.stage import LONGEST_PATIENCE_SECONDS, PER_KIND, Stage
 from onsale.domain.errors import LedgerUnavailable
@@ -29,6 +29,9 @@ from onsale.workers.main import WorkerKind
 
 _POLL_SECONDS = 0.05
 _REPLICATED_SECONDS_MAX = 20.0
+
+_CRASHED_SECONDS_MAX = 25.0
+_STRANDED_SECONDS = 0.6
 
 _SHORT_SECONDS = (0.5, 2.5)
 _LONG_SECONDS = (LONGEST_PATIENCE_SECONDS + 0.5, LONGEST_PATIENCE_SECONDS + 2.0)
@@ -77,9 +80,7 @@ class KillProcess(Fault):
         await stage.do(stage.process(self._name).kill)
 
     async def mend(self, stage: Stage) -> None:
-        process = stage.process(self._name)
-        if not process.runs:
-            await stage.do(process.start)
+        await stage.start(self._name)
 
 
 class FreezeProcess(Fault):
@@ -169,8 +170,7 @@ class FlushAll(Fault):
     gate_alone = True
 
     async def inject(self, stage: Stage, dice: Random) -> None:
-        async with redis_of(stage) as redis:
-            await redis.flushall()
+        await _flushall(stage)
 
     async def mend(self, stage: Stage) -> None:
         """That is the reconciler's."""
@@ -329,11 +329,71 @@ class WrongClock(Fault):
         await stage.do(stage.process(self._name).start, wrong)
 
     async def mend(self, stage: Stage) -> None:
-        await stage.do(stage.process(self._name).start)
+        await stage.start(self._name)
 
 
 def _libfaketime() -> Path | None:
     return next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+
+
+# -- crashes between two steps
+
+
+@dataclass
+class Crash(Fault):
+    """A process of a kind dies at a failpoint, so many times in a row; a worker has to get there
+    itself, so its twin is away. `provoke` brings about what leads there.
+    """
+
+    point: str
+    kind: str
+    times: int
+    provoke: Callable[[Stage], Awaitable[None]] | None = None
+
+    def __post_init__(self) -> None:
+        self._away: list[str] = []
+
+    async def inject(self, stage: Stage, dice: Random) -> None:
+        twins = [f"{self.kind}-{number}" for number in range(1, PER_KIND + 1)]
+        name = dice.choice(twins)
+        self._away = [name] if self.kind == "api" else twins
+        for twin in self._away:
+            await stage.do(stage.process(twin).kill)
+        for time in range(1, self.times + 1):
+            await stage.do(stage.process(name).start, {"ONSALE_FAILPOINT": self.point})
+            if self.provoke is not None:
+                await self.provoke(stage)
+            try:
+                async with asyncio.timeout(_CRASHED_SECONDS_MAX):
+                    await _until_dead(stage.process(name))
+            except TimeoutError:
+                raise NotInjected(f"{name} did not get there, time {time}") from None
+
+    async def last(self, stage: Stage, dice: Random) -> None:
+        """It is started again at once."""
+
+    async def mend(self, stage: Stage) -> None:
+        for name in self._away:
+            await stage.start(name)
+
+
+async def _flushall(stage: Stage) -> None:
+    async with redis_of(stage) as redis:
+        await redis.flushall()
+
+
+async def _strand_orders(stage: Stage) -> None:
+    """Let the gate admit orders that the ledger does not take; not every buyer comes again."""
+    for api in stage.apis:
+        await stage.links.set(api, Store.LEDGER, Weather(refuses=True), drop=True)
+    await asyncio.sleep(_STRANDED_SECONDS)
+    for api in stage.apis:
+        await stage.links.set(api, Store.LEDGER, Weather())
+
+
+async def _until_dead(process: Process) -> None:
+    while process.runs:  # noqa: ASYNC110 - of another process there is no event to wait for
+        await asyncio.sleep(_POLL_SECONDS)
 
 
 # -- what they share
@@ -381,6 +441,8 @@ async def _replicate(primary: EmbeddedValkey, replica: EmbeddedValkey) -> None:
     """
     async with _redis_at(primary) as from_redis, _redis_at(replica) as to_redis:
         port = free_port()
+        # It would wait some seconds for more replicas than one.
+        await from_redis.config_set("repl-diskless-sync-delay", 0)
         await from_redis.config_set("bind", "127.0.0.1")
         await from_redis.config_set("port", port)
         try:
@@ -417,6 +479,20 @@ _STORE_NAMES = {Store.GATE: "redis", Store.LEDGER: "postgres"}
 _KINDS = ("api", *WorkerKind)
 
 
+# Who gets to a failpoint, and what has to be done for it.
+_CRASHES: dict[str, tuple[str, Callable[[Stage], Awaitable[None]] | None]] = {
+    **dict.fromkeys(("admitted", "before-place", "placed"), ("api", None)),
+    **dict.fromkeys(("released", "refunded", "authorized", "confirmed"), ("api", None)),
+    "expired": (WorkerKind.SWEEPER, None),
+    "before-capture": (WorkerKind.OUTBOX, None),
+    "captured": (WorkerKind.OUTBOX, None),
+    "fenced": (WorkerKind.RECONCILER, _strand_orders),
+    "gate-emptied": (WorkerKind.RECONCILER, _flushall),
+    "gate-chunk": (WorkerKind.RECONCILER, _flushall),
+    "gate-opened": (WorkerKind.RECONCILER, _flushall),
+}
+
+
 def _all_faults() -> Iterator[tuple[str, Callable[[], Fault]]]:
     for kind in _KINDS:
         yield f"kill-{kind}", partial(KillProcess, kind)
@@ -432,6 +508,9 @@ def _all_faults() -> Iterator[tuple[str, Callable[[], Fault]]]:
         yield f"slow-{name}", partial(BadWeather, store, slow)
         resets = Weather(breaks_before_answer=True)
         yield f"reset-{name}", partial(BadWeather, store, resets)
+    for times, again in ((1, ""), (2, "-again")):
+        for point, (kind, provoke) in _CRASHES.items():
+            yield f"crash-{point}{again}", partial(Crash, point, kind, times, provoke)
     yield "restart-postgres", RestartLedger
     yield "disk-full", DiskFull
     yield "flushall", FlushAll

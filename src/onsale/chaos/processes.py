@@ -1,13 +1,13 @@
 """Processes that are killed, frozen and started again."""
 
+import json
 import os
+import select
 import signal
-import subprocess
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from onsale.embedded import spawn_child, stop_child
 
 # Longer than a process needs that answers what is in flight.
 _STOP_SECONDS_MAX = 5.0
@@ -15,58 +15,75 @@ _STOP_SECONDS_MAX = 5.0
 
 @dataclass(slots=True)
 class Process:
-    """One process of the service; `start` it again as often as it dies."""
+    """One process of the service, from the nursery that listens at `nursery_path`; `start` it again
+    as often as it dies.
+    """
 
     name: str
+    nursery_path: Path
     argv: Sequence[str]
     env: Mapping[str, str]
     log_path: Path
-    _child: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
+    # A descriptor of the process, which no other process can come by, as it can by its number.
+    _fd: int | None = field(default=None, repr=False)
+    _pid: int = 0
 
     def start(self, more_env: Mapping[str, str] | None = None) -> None:
         """Start it, with a variable or two beside its own; a process that runs ends first."""
         self.stop()
-        self._child = spawn_child(
-            self.argv,
-            env={**self.env, **(more_env or {})},
-            log_path=self.log_path,
-            # Frozen processes would not hear another one.
-            death_signal=signal.SIGKILL,
-        )
+        request = {
+            "argv": list(self.argv),
+            "env": {**self.env, **(more_env or {})},
+            "log": str(self.log_path),
+        }
+        with socket.socket(socket.AF_UNIX) as nursery:
+            nursery.connect(str(self.nursery_path))
+            nursery.sendall(json.dumps(request).encode() + b"\n")
+            self._pid = int(nursery.makefile().readline())
+        self._fd = os.pidfd_open(self._pid)
 
     def stop(self) -> None:
         """End it in good order."""
-        if self._child is not None:
+        if self._fd is not None:
             self.thaw()
-            stop_child(self._child, timeout_seconds=_STOP_SECONDS_MAX)
-            self._child = None
+            self._signal(signal.SIGTERM)
+            if not self._ends_within(_STOP_SECONDS_MAX):
+                self._signal(signal.SIGKILL)
+            self._forget()
 
     def kill(self) -> None:
         """End it as a crash does."""
-        if self._child is not None:
-            stop_child(self._child, with_signal=signal.SIGKILL)
-            self._child = None
+        if self._fd is not None:
+            self._signal(signal.SIGKILL)
+            self._forget()
 
     def freeze(self) -> None:
         """Let it stand still, its connections open."""
-        if self.runs:
-            os.kill(self.pid, signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let it go on as if no time had passed."""
-        if self.runs:
-            os.kill(self.pid, signal.SIGCONT)
+        self._signal(signal.SIGCONT)
 
     @property
     def runs(self) -> bool:
         """Whether it lives."""
-        return self._child is not None and self._child.poll() is None
+        return self._fd is not None and not self._ends_within(0)
 
-    @property
-    def pid(self) -> int:
-        """Its process id, while there is one."""
-        assert self._child is not None
-        return self._child.pid
+    def _signal(self, number: signal.Signals) -> None:
+        if self.runs:
+            assert self._fd is not None
+            signal.pidfd_send_signal(self._fd, number)
+
+    def _ends_within(self, seconds: float | None) -> bool:
+        assert self._fd is not None
+        return bool(select.select([self._fd], [], [], seconds)[0])
+
+    def _forget(self) -> None:
+        assert self._fd is not None
+        self._ends_within(None)
+        os.close(self._fd)
+        self._fd = None
 
 
 def freeze_tree(pid: int) -> None:

@@ -12,10 +12,10 @@ and answers each with a line, once it is so.
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -46,7 +46,7 @@ class Link:
     weather: Weather = field(default_factory=Weather)
     _requests_flow: asyncio.Event = field(default_factory=asyncio.Event)
     _answers_flow: asyncio.Event = field(default_factory=asyncio.Event)
-    _open: set[asyncio.BaseTransport] = field(default_factory=set)
+    _open: set[asyncio.WriteTransport] = field(default_factory=set)
 
     def set_weather(self, weather: Weather) -> None:
         """From now on, for connections that are open as well."""
@@ -63,7 +63,6 @@ class Link:
     def drop(self) -> None:
         """Break every connection, both ways."""
         for transport in self._open:
-            assert isinstance(transport, asyncio.WriteTransport)
             transport.abort()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -147,11 +146,12 @@ class Proxy:
         self._servers.append(await asyncio.start_unix_server(link.serve, listen))
 
 
-async def _run(control_path: Path) -> None:
-    server = await asyncio.start_unix_server(Proxy().control, control_path)
+async def _run(control_path: str) -> None:
+    server = await asyncio.start_unix_server(Proxy().control, f"{control_path}.new")
+    os.rename(f"{control_path}.new", control_path)  # who finds it there is heard
     async with server:
         await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(_run(Path(sys.argv[1])))
+    uvloop.run(_run(sys.argv[1]))

@@ -6,17 +6,19 @@ the stage: Linux ends a child with the thread that started it, and the small dis
 
 import asyncio
 import os
+import signal
+import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import ParamSpec, Self, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 from redis.asyncio import Redis
@@ -24,8 +26,14 @@ from redis.asyncio import Redis
 from onsale.chaos.disk import SmallDisk
 from onsale.chaos.links import Links, Store
 from onsale.chaos.processes import Process, thaw_tree
-from onsale.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedValkey, free_port
-from onsale.http.auth import make_token
+from onsale.embedded import (
+    EmbeddedError,
+    EmbeddedPostgres,
+    EmbeddedValkey,
+    free_port,
+    spawn_child,
+    stop_child,
+)
 from onsale.ledger.migrations import migrate
 from onsale.sales.service import Service
 from onsale.settings import Settings
@@ -40,7 +48,7 @@ AUDITOR = "auditor"
 
 _READY_SECONDS_MAX = 60.0
 _POLL_SECONDS = 0.05
-_LEDGER_DISK_BYTES = 1024 * 1024 * 1024
+_LEDGER_DISK_BYTES = 512 * 1024 * 1024
 # A disk to be filled is a small one, and so is the log that lies on it.
 _SMALL_LOG = {"max_wal_size": "128MB", "min_wal_size": "32MB"}
 
@@ -62,21 +70,9 @@ IMPATIENCE = {
 LONGEST_PATIENCE_SECONDS = 2.5
 
 
-@dataclass(frozen=True, slots=True)
-class Sale:
-    """An event of the campaign, as its buyers know it; capacities by tier id."""
-
-    event_id: str
-    name: str
-    payment: str
-    capacities_units: Mapping[str, int]
-    max_per_buyer_units: int
-    hold_seconds: int
-
-
 class Stage:
     """See the module; an async context. `folder` is for data and logs, `sockets` for sockets and
-    has a short name; `program` is what a process runs, before `serve` and `worker`.
+    has a short name; `program` is the module that a process runs with `serve` or `worker`.
     """
 
     def __init__(
@@ -85,7 +81,7 @@ class Stage:
         sockets: Path,
         auth_secret: str,
         *,
-        program: Sequence[str] = (sys.executable, "-m", "onsale"),
+        program: str = "onsale",
         env: Mapping[str, str] | None = None,
         tell: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -109,7 +105,8 @@ class Stage:
         self._tell = tell
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="stage")
         self._exits = AsyncExitStack()
-        self._processes: list[Process] = []
+        self._nursery_path = sockets / "nursery"
+        self._helpers: list[subprocess.Popen[bytes]] = []
 
     # -- its life
 
@@ -162,11 +159,19 @@ class Stage:
         migrate(self.postgres.url)
 
     async def _start_links(self) -> None:
-        argv = [sys.executable, "-m", "onsale.chaos.proxy", str(self.links.control_path)]
-        proxy = Process("proxy", argv, os.environ, self.logs / "proxy.log")
-        self._processes.append(proxy)
-        await self.do(proxy.start)
-        await self._until(self.links.control_path.exists, proxy)
+        """The proxy and the nursery, which start their own processes."""
+        for module, path, *args in (
+            ("onsale.chaos.proxy", self.links.control_path),
+            ("onsale.chaos.nursery", self._nursery_path, self._program),
+        ):
+            child = await self.do(
+                spawn_child,
+                [sys.executable, "-m", module, path, *args],
+                log_path=self.logs / f"{module.rpartition('.')[2]}.log",
+                death_signal=signal.SIGKILL,
+            )
+            self._helpers.append(child)
+            await self._until(path.exists, partial(_lives, child), module)
 
     async def _start_service(self) -> None:
         self._tell(f"starting {PER_KIND} API processes and {PER_KIND} of each worker")
@@ -181,7 +186,7 @@ class Stage:
         for process in (*self.apis.values(), *self.workers.values()):
             await self.do(process.start)
         for name, address in self.addresses.items():
-            await self._until(partial(_is_ready, address), self.apis[name])
+            await self._until(partial(_is_ready, address), partial(_lives, self.apis[name]), name)
 
     async def _process(self, name: str, command: Sequence[str], env: Mapping[str, str]) -> Process:
         urls = {
@@ -195,20 +200,21 @@ class Stage:
             "ONSALE_WORKER_METRICS_PORT": "0",
             "ONSALE_SIMULATED_PAYMENT_BOOKS": str(self.provider_books),
         }
-        made = Process(
+        return Process(
             name,
-            [*self._program, *command],
+            self._nursery_path,
+            command,
             own | IMPATIENCE | ours | urls | dict(env) | dict(self._env),
             self.logs / f"{name}.log",
         )
-        self._processes.append(made)
-        return made
 
-    async def _until(self, reached: Callable[[], bool], process: Process) -> None:
+    async def _until(
+        self, reached: Callable[[], bool], lives: Callable[[], bool], name: str
+    ) -> None:
         deadline = time.monotonic() + _READY_SECONDS_MAX
         while not await self.do(reached):
-            if not process.runs or time.monotonic() > deadline:
-                raise EmbeddedError(f"{process.name} did not start; see {process.log_path}")
+            if not lives() or time.monotonic() > deadline:
+                raise EmbeddedError(f"{name} did not start; see {self.logs}")
             await asyncio.sleep(_POLL_SECONDS)
 
     def _stop_everything(self) -> None:
@@ -216,53 +222,27 @@ class Stage:
         for server in (self.postgres, self.valkey):
             if server.is_running:
                 thaw_tree(server.pid)
-        # The service before its ways to the stores, so that it ends as quickly as it can.
-        for process in reversed(self._processes):
-            process.stop()
+        for process in (*self.apis.values(), *self.workers.values()):
+            process.kill()
+        for helper in self._helpers:
+            stop_child(helper)
         for server in (self.valkey, self.spare_valkey, self.postgres):
             server.stop()
 
     # -- what a campaign asks of it
 
-    async def put_on_sale(
-        self,
-        name: str,
-        capacities_units: Mapping[str, int],
-        *,
-        payment: str,
-        max_per_buyer_units: int = 0,
-        hold_seconds: int = 600,
-    ) -> Sale:
-        """An event that is on sale now and for longer than any campaign."""
-        now = datetime.now(UTC)
-        body: dict[str, Any] = {
-            "name": name,
-            "starts_at": _text(now + timedelta(days=30)),
-            "sale_opens_at": _text(now - timedelta(days=1)),
-            "sale_closes_at": _text(now + timedelta(days=1)),
-            "payment": payment,
-            "hold_seconds": hold_seconds,
-            "max_per_buyer": max_per_buyer_units,
-            "currency": "EUR",
-            "tiers": [
-                {"id": tier, "name": tier, "price": 1_000, "capacity": units}
-                for tier, units in capacities_units.items()
-            ],
-        }
-        token = make_token(self.auth_secret, "organiser", "admin", timedelta(hours=1))
-        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {token}"}) as client:
-            answer = await client.post(
-                f"{next(iter(self.addresses.values()))}/v1/events", json=body, timeout=30
-            )
-        answer.raise_for_status()
-        event_id = answer.json()["id"]
-        return Sale(
-            event_id, name, payment, dict(capacities_units), max_per_buyer_units, hold_seconds
-        )
-
     def process(self, name: str) -> Process:
         """An API process or a worker, by its name."""
         return self.apis.get(name) or self.workers[name]
+
+    async def start(self, name: str) -> None:
+        """Start a process anew, as it is meant to be; returns when an API process listens."""
+        process = self.process(name)
+        await self.do(process.start)
+        if name in self.apis:
+            await self._until(
+                partial(_listens, self.addresses[name]), partial(_lives, process), name
+            )
 
     async def lead_to_valkey(self) -> None:
         """Lead every link to the server that `valkey` is now."""
@@ -270,12 +250,22 @@ class Stage:
             await self.links.lead(name, Store.GATE, self.valkey.url)
 
 
+def _lives(process: "Process | subprocess.Popen[bytes]") -> bool:
+    return process.runs if isinstance(process, Process) else process.poll() is None
+
+
+def _listens(address: str) -> bool:
+    port = urlsplit(address).port
+    assert port is not None
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
 def _is_ready(address: str) -> bool:
     try:
         return httpx.get(f"{address}/readyz", timeout=1).status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
-
-
-def _text(moment: datetime) -> str:
-    return moment.isoformat().replace("+00:00", "Z")

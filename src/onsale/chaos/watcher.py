@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from onsale.chaos.stage import Sale
+from onsale.chaos.sales import Sale
 from onsale.domain.errors import OnsaleError
 from onsale.gate.keys import event_keys
 from onsale.ledger.ledger import BuyerUnits, LedgerTierBooks

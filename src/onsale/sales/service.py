@@ -9,6 +9,7 @@ from onsale.ledger.ledger import Ledger
 from onsale.payments.books import BookedProvider
 from onsale.payments.provider import PaymentProvider
 from onsale.payments.simulated import SimulatedProvider
+from onsale.sales import failpoints
 from onsale.sales.catalog import Catalog
 from onsale.sales.ending import Ending, GiveBack
 from onsale.sales.organising import Organising
@@ -42,6 +43,10 @@ class Service:
         ledger, events = Ledger(database), Events(database)
         catalog = Catalog(events, gate, settings.sale_view_age_seconds_max)
         provider = _provider(settings)
+        if settings.failpoint:
+            failpoints.arm(
+                settings.failpoint, {"gate": gate, "ledger": ledger, "provider": provider}
+            )
         give_back = GiveBack(gate)
         return cls(
             settings=settings,
