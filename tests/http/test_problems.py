@@ -214,7 +214,7 @@ async def test_a_mishap_after_the_order_is_durable_is_mended_by_asking_again(
     """What the 500 advises works: the same key finds the order."""
     event, headers = await make_event(), as_buyer()
     with monkeypatch.context() as broken:
-        broken.setattr("onsale.http.intake.OrderOut.of", _raise_runtime_error)
+        broken.setattr("onsale.http.intake.OrderOut.json_of", _raise_runtime_error)
         problem_of(await place(client, event.id, headers=headers), 500, "internal_error")
     again = await place(client, event.id, headers=headers)
     assert (again.status_code, again.headers["idempotent-replayed"]) == (201, "true")
