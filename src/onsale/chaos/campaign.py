@@ -21,6 +21,7 @@ from onsale.chaos.stage import Stage
 from onsale.chaos.watcher import Watcher
 from onsale.domain.errors import OnsaleError
 from onsale.domain.order import OrderStatus
+from onsale.observability.runtime import stop
 
 # Longer than any patience of the service, so that it is the service that gives up.
 _CLIENT_TIMEOUT_SECONDS = 4.0
@@ -186,4 +187,4 @@ async def _meanwhile(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         try:
             yield
         finally:
-            task.cancel()
+            await stop(task)

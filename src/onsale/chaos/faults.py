@@ -31,7 +31,7 @@ _POLL_SECONDS = 0.05
 _REPLICATED_SECONDS_MAX = 20.0
 
 _CRASHED_SECONDS_MAX = 25.0
-_STRANDED_SECONDS = 0.6
+_AWAY_SECONDS = 0.8
 
 _SHORT_SECONDS = (0.5, 2.5)
 _LONG_SECONDS = (LONGEST_PATIENCE_SECONDS + 0.5, LONGEST_PATIENCE_SECONDS + 2.0)
@@ -373,6 +373,7 @@ class Crash(Fault):
         """It is started again at once."""
 
     async def mend(self, stage: Stage) -> None:
+        await stage.links.clear()
         for name in self._away:
             await stage.start(name)
 
@@ -384,11 +385,26 @@ async def _flushall(stage: Stage) -> None:
 
 async def _strand_orders(stage: Stage) -> None:
     """Let the gate admit orders that the ledger does not take; not every buyer comes again."""
+    await _cut_apis(stage, Store.LEDGER)
+    await asyncio.sleep(_AWAY_SECONDS)
+    await stage.links.clear()
+
+
+async def _take_gate_away(stage: Stage) -> None:
+    """Let orders be admitted by the ledger alone."""
+    await _cut_apis(stage, Store.GATE)
+
+
+async def _keep_from_gate(stage: Stage) -> None:
+    """Let orders be admitted that the gate has yet to hear of."""
+    await _cut_apis(stage, Store.GATE)
+    await asyncio.sleep(_AWAY_SECONDS)
+    await stage.links.clear()
+
+
+async def _cut_apis(stage: Stage, store: Store) -> None:
     for api in stage.apis:
-        await stage.links.set(api, Store.LEDGER, Weather(refuses=True), drop=True)
-    await asyncio.sleep(_STRANDED_SECONDS)
-    for api in stage.apis:
-        await stage.links.set(api, Store.LEDGER, Weather())
+        await stage.links.set(api, store, Weather(refuses=True), drop=True)
 
 
 async def _until_dead(process: Process) -> None:
@@ -483,6 +499,8 @@ _KINDS = ("api", *WorkerKind)
 _CRASHES: dict[str, tuple[str, Callable[[Stage], Awaitable[None]] | None]] = {
     **dict.fromkeys(("admitted", "before-place", "placed"), ("api", None)),
     **dict.fromkeys(("released", "refunded", "authorized", "confirmed"), ("api", None)),
+    "admitted-by-ledger": ("api", _take_gate_away),
+    "adopted": (WorkerKind.RECONCILER, _keep_from_gate),
     "expired": (WorkerKind.SWEEPER, None),
     "before-capture": (WorkerKind.OUTBOX, None),
     "captured": (WorkerKind.OUTBOX, None),

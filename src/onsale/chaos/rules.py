@@ -111,13 +111,6 @@ class _Facts:
         """The row of the order that an operation was told of."""
         return self.rows.get(operation.order_id or "")
 
-    def asked_for(self, kind: Kind, name: OrderName) -> bool:
-        """Whether such an operation may have taken effect."""
-        return any(
-            op.name == name and op.outcome is not Outcome.FAILED
-            for op in self.evidence.history.of(kind)
-        )
-
 
 def _verdict(rule: Rule, looked_at: int, found: Iterable[tuple[str, float | None]]) -> Verdict:
     return Verdict(rule, looked_at, [Violation(rule, *each) for each in found])

@@ -30,7 +30,6 @@ from onsale.embedded import (
     EmbeddedError,
     EmbeddedPostgres,
     EmbeddedValkey,
-    free_port,
     spawn_child,
     stop_child,
 )
@@ -111,22 +110,11 @@ class Stage:
     # -- its life
 
     async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as exits:
-            exits.callback(self._thread.shutdown)
-            exits.push_async_callback(self.do, self._stop_everything)
-            await self.do(self._start_stores)
-            await self._start_links()
-            self.service = Service.of(
-                Settings(
-                    database_url=await self.links.open(AUDITOR, Store.LEDGER, self.postgres.url),
-                    redis_url=await self.links.open(AUDITOR, Store.GATE, self.valkey.url),
-                )
-            )
-            exits.push_async_callback(self.service.close)
-            self.redis = Redis.from_url(self.service.settings.redis_url)
-            exits.push_async_callback(self.redis.aclose)
-            await self._start_service()
-            self._exits = exits.pop_all()
+        try:
+            await self._start()
+        except BaseException:
+            await self._exits.aclose()
+            raise
         return self
 
     async def __aexit__(
@@ -147,6 +135,23 @@ class Stage:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, lambda: step(*args, **kwargs))
 
+    async def _start(self) -> None:
+        exits = self._exits
+        exits.callback(self._thread.shutdown)
+        exits.push_async_callback(self.do, self._stop_everything)
+        await self.do(self._start_stores)
+        await self._start_helpers()
+        self.service = Service.of(
+            Settings(
+                database_url=await self.links.open(AUDITOR, Store.LEDGER, self.postgres.url),
+                redis_url=await self.links.open(AUDITOR, Store.GATE, self.valkey.url),
+            )
+        )
+        exits.push_async_callback(self.service.close)
+        self.redis = Redis.from_url(self.service.settings.redis_url)
+        exits.push_async_callback(self.redis.aclose)
+        await self._start_service()
+
     def _start_stores(self) -> None:
         self.logs.mkdir(parents=True)
         try:
@@ -158,7 +163,7 @@ class Stage:
         self.valkey.start()
         migrate(self.postgres.url)
 
-    async def _start_links(self) -> None:
+    async def _start_helpers(self) -> None:
         """The proxy and the nursery, which start their own processes."""
         for module, path, *args in (
             ("onsale.chaos.proxy", self.links.control_path),
@@ -176,7 +181,7 @@ class Stage:
     async def _start_service(self) -> None:
         self._tell(f"starting {PER_KIND} API processes and {PER_KIND} of each worker")
         for number in range(1, PER_KIND + 1):
-            port = free_port()
+            port = self._reserve_port()
             api = await self._process(f"api-{number}", ["serve"], {"ONSALE_PORT": str(port)})
             self.apis[api.name] = api
             self.addresses[api.name] = f"http://127.0.0.1:{port}"
@@ -187,6 +192,15 @@ class Stage:
             await self.do(process.start)
         for name, address in self.addresses.items():
             await self._until(partial(_is_ready, address), partial(_lives, self.apis[name]), name)
+
+    def _reserve_port(self) -> int:
+        """A port that is ours for good, also while the process that listens there is dead."""
+        reserved = socket.socket()
+        self._exits.callback(reserved.close)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        port: int = reserved.getsockname()[1]
+        return port
 
     async def _process(self, name: str, command: Sequence[str], env: Mapping[str, str]) -> Process:
         urls = {

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 from onsale.domain.inventory import Outcome
+from onsale.ledger.ledger import Placement
 
 
 class Failpoint(NamedTuple):
@@ -29,7 +30,7 @@ def _anybody_admitted(admission: Any) -> bool:
 
 
 def _anything_written(placements: Any) -> bool:
-    return any(placement.new for placement in placements)
+    return any(isinstance(placed, Placement) and placed.new for placed in placements)
 
 
 def _held_until_now(held_seconds: Any) -> bool:
@@ -45,6 +46,9 @@ FAILPOINTS = {
     "admitted": Failpoint("gate", "admit", goes_on=_anybody_admitted),
     "before-place": Failpoint("ledger", "place", before=True),
     "placed": Failpoint("ledger", "place", goes_on=_anything_written),
+    # placing by the ledger alone: ledger, answer; gate, ledger
+    "admitted-by-ledger": Failpoint("ledger", "admit", goes_on=_anything_written),
+    "adopted": Failpoint("ledger", "heard", before=True),
     # ending: ledger, gate
     "released": Failpoint("ledger", "release"),
     "expired": Failpoint("ledger", "expire"),
