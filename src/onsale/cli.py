@@ -328,6 +328,38 @@ def bench(
             raise typer.Exit(_FAILED)
 
 
+@app.command()
+def chaos(
+    minutes: Annotated[float, typer.Option(min=0.1, help="How long things are broken.")] = 10,
+    seed: Annotated[int | None, typer.Option(help="Replays the course of another run.")] = None,
+    faults: Annotated[str | None, typer.Option(help="name,… (default: all there are).")] = None,
+    as_json: Json = False,
+    report_dir: Annotated[
+        Path | None, typer.Option(help="Where history and logs are left (default: reports/…).")
+    ] = None,
+) -> None:
+    """Break everything in turn under a sale on this machine, and hold the books against it."""
+    _unwind_when_told_to_stop()
+    with _one_line_errors():
+        from onsale.chaos.run import chosen, run
+        from onsale.chaos.text import render
+
+        console = _console(as_json)
+        report = run(
+            chosen(faults),
+            seed=secrets.randbelow(1_000_000) if seed is None else seed,
+            seconds=60 * minutes,
+            report_dir=report_dir or _new_report_dir("chaos"),
+            tell=lambda line: console.print(f"  {line}", style="dim", highlight=False),
+        )
+        if as_json:
+            typer.echo(json.dumps(report.as_json()))
+        else:
+            render(report, console)
+        if not report.well:
+            raise typer.Exit(_FAILED)
+
+
 # -- what the commands share
 
 

@@ -3,6 +3,7 @@
 The unit is the last word of each name; the reason for a default stands beside it.
 """
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, model_validator
@@ -89,6 +90,8 @@ class Settings(BaseSettings):
     # -- payment, by the simulated provider
     payment_timeout_seconds: Seconds = 3.0
     simulated_payment_slow_seconds: Seconds = 1.0
+    # Where the simulated provider writes down what it was told; nowhere, unless somebody checks.
+    simulated_payment_books: Path | None = None
 
     # -- workers
     # A quarter of the two seconds within which an expired hold is back on sale.
@@ -114,6 +117,10 @@ class Settings(BaseSettings):
     webhook_backoff_seconds_max: Seconds = 86_400.0
     # Far longer than the attempts take; until then a message can be looked up and sent again.
     webhook_keep_days: Annotated[int, Field(ge=3, le=3_650)] = 30
+
+    # -- the fault campaign
+    # Where this process crashes (`sales.failpoints`). Nowhere, and then nothing is asked.
+    failpoint: str = ""
 
     # -- logs
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -94,6 +94,22 @@ class LedgerTierBooks(NamedTuple):
         return max(0, self.summed_reserved_units - self.counted.capacity_units)
 
 
+class BuyerUnits(NamedTuple):
+    """How many units a buyer's live orders come to."""
+
+    buyer_id: str
+    units: int
+
+
+class OrderMoney(NamedTuple):
+    """An order's payments: those taken or about to be, those given back or about to be."""
+
+    order_id: bytes
+    status: OrderStatus
+    payments_taken: int
+    payments_given_back: int
+
+
 def payment_key(key: OrderKey, attempt: int) -> str:
     """The name of a payment attempt at the provider."""
     return f"{key.event_id}.{key.order_id.hex()}.{attempt}"
@@ -450,6 +466,23 @@ class Ledger:
                 summed_sold_units=row.summed_sold or 0,
             )
             for row in rows
+        ]
+
+    async def buyers_above(self, event_id: str, limit_units: int) -> list[BuyerUnits]:
+        """Buyers whose live orders come to more than the limit; none in a sound sale."""
+        async with self._database.driver("buyers_above") as connection:
+            rows = await connection.fetch(statements.BUYERS_ABOVE, event_id, limit_units)
+        return [BuyerUnits(*row) for row in rows]
+
+    async def money_astray(self, event_id: str) -> list[OrderMoney]:
+        """Orders of a card event whose payments are not those of their status; none in a sound
+        sale.
+        """
+        async with self._database.driver("money_astray") as connection:
+            rows = await connection.fetch(statements.MONEY_ASTRAY, event_id)
+        return [
+            OrderMoney(order_id.bytes, OrderStatus(status), taken, given_back)
+            for order_id, status, taken, given_back in rows
         ]
 
 

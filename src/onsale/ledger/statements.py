@@ -345,6 +345,28 @@ READ_LIVE_AFTER = f"""
 ORDER BY o.id LIMIT $2
 """
 
+# $1 event, $2 units. Buyers whose live orders come to more.
+BUYERS_ABOVE = """
+SELECT buyer_id, sum(quantity)::int AS units
+FROM orders o JOIN order_items i ON i.event_id = o.event_id AND i.order_id = o.id
+WHERE o.event_id = $1 AND o.status IN ('held', 'confirmed')
+GROUP BY buyer_id HAVING sum(quantity) > $2 ORDER BY buyer_id
+"""
+
+# $1 event. Orders that have not one payment taken if they are confirmed, one given back if they are
+# refunded, and none otherwise; what the outbox is about to do counts as done.
+MONEY_ASTRAY = """
+SELECT id, status::text, taken, given_back
+FROM orders o CROSS JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE p.state IN ('authorized', 'captured'))::int AS taken,
+           count(*) FILTER (WHERE p.state IN ('refund_due', 'refunded'))::int AS given_back
+    FROM payments p WHERE p.event_id = o.event_id AND p.order_id = o.id
+) AS paid
+WHERE o.event_id = $1
+  AND (taken <> (o.status = 'confirmed')::int OR given_back <> (o.status = 'refunded')::int)
+ORDER BY id
+"""
+
 
 def signed(fingerprint: bytes) -> int:
     """Eight bytes as the `bigint` that they are stored as."""

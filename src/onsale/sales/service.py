@@ -6,9 +6,14 @@ from onsale.gate.gate import Gate
 from onsale.ledger.engine import Database, create_engine
 from onsale.ledger.events import Events
 from onsale.ledger.ledger import Ledger
+<<<<<<< HEAD
 from onsale.ledger.webhooks import Webhooks
+=======
+from onsale.payments.books import BookedProvider
+>>>>>>> chaos
 from onsale.payments.provider import PaymentProvider
 from onsale.payments.simulated import SimulatedProvider
+from onsale.sales import failpoints
 from onsale.sales.catalog import Catalog
 from onsale.sales.ending import Ending, GiveBack
 from onsale.sales.organising import Organising
@@ -44,7 +49,11 @@ class Service:
         database = Database(create_engine(settings))
         ledger, events = Ledger(database), Events(database)
         catalog = Catalog(events, gate, settings.sale_view_age_seconds_max)
-        provider = SimulatedProvider(settings.simulated_payment_slow_seconds)
+        provider = _provider(settings)
+        if settings.failpoint:
+            failpoints.arm(
+                settings.failpoint, {"gate": gate, "ledger": ledger, "provider": provider}
+            )
         give_back = GiveBack(gate)
         return cls(
             settings=settings,
@@ -68,3 +77,9 @@ class Service:
         await self.placing.drain()
         await self.gate.close()
         await self.database.close()
+
+
+def _provider(settings: Settings) -> PaymentProvider:
+    simulated = SimulatedProvider(settings.simulated_payment_slow_seconds)
+    books = settings.simulated_payment_books
+    return BookedProvider(simulated, books) if books else simulated
