@@ -6,11 +6,8 @@ from onsale.gate.gate import Gate
 from onsale.ledger.engine import Database, create_engine
 from onsale.ledger.events import Events
 from onsale.ledger.ledger import Ledger
-<<<<<<< HEAD
 from onsale.ledger.webhooks import Webhooks
-=======
 from onsale.payments.books import BookedProvider
->>>>>>> chaos
 from onsale.payments.provider import PaymentProvider
 from onsale.payments.simulated import SimulatedProvider
 from onsale.sales import failpoints
