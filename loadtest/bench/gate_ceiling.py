@@ -5,9 +5,9 @@
 All keys of an event are in one slot, so one thread of one server decides all of its orders. This
 sends it the very commands of `Gate.admit`, packed beforehand so that the sender is not what is
 measured, over as many connections as there may be API processes, each with one batch in flight.
-Where there are two cores, the thread has one to itself. How long it ran, and how long it waited for
-a core that others had, is read from /proc (Linux). Orders a second are the ceiling when it ran all of
-the time; what the CPU an order leaves room for is the ceiling in any case.
+Where there are two cores, the thread has one to itself. How long it ran, and how long it waited
+for a core that others had, is read from /proc (Linux). Orders a second are the ceiling when it ran
+all of the time; what the CPU an order leaves room for is the ceiling in any case.
 """
 
 import argparse
