@@ -40,6 +40,13 @@ class OrderKey(NamedTuple):
     order_id: bytes
 
 
+class KnownOrder(NamedTuple):
+    """What is compared of an order: whether it is live, and what it was for."""
+
+    status: OrderStatus
+    fingerprint: bytes
+
+
 class PaymentAttempt(NamedTuple):
     """An attempt to pay that is under way; `age_seconds` by the ledger's clock."""
 
@@ -379,15 +386,18 @@ class Ledger:
             )
         return [order for order in map(_order_from, rows) if order.status.live]
 
-    async def statuses(self, event_id: str, ids: Iterable[bytes]) -> dict[bytes, OrderStatus]:
-        """The statuses of those orders that are here."""
-        query = select(orders.c.id, orders.c.status).where(
+    async def known(self, event_id: str, ids: Iterable[bytes]) -> "dict[bytes, KnownOrder]":
+        """Those of the orders that are here, in a few words."""
+        query = select(orders.c.id, orders.c.status, orders.c.fingerprint).where(
             orders.c.event_id == event_id,
             orders.c.id.in_([order_id.hex() for order_id in ids]),
         )
-        async with self._database.transaction("statuses") as connection:
+        async with self._database.transaction("known") as connection:
             rows = (await connection.execute(query)).all()
-        return {UUID(order_id).bytes: status for order_id, status in rows}
+        return {
+            UUID(order_id).bytes: KnownOrder(status, _fingerprint(signed))
+            for order_id, status, signed in rows
+        }
 
     async def ended_within(self, event_id: str, seconds: float) -> list[bytes]:
         """Ids of the event's orders that ended within the last `seconds`."""
@@ -480,13 +490,17 @@ def _order_from(row: asyncpg.Record) -> Order:
         id=row["id"].bytes,
         buyer_id=row["buyer_id"],
         status=OrderStatus(row["status"]),
-        fingerprint=row["fingerprint"].to_bytes(FINGERPRINT_BYTES, "big", signed=True),
+        fingerprint=_fingerprint(row["fingerprint"]),
         items=tuple(Item(*pair) for pair in row["items"]),
         amount_minor_units=row["amount_minor_units"],
         currency=row["currency"],
         created_at=row["created_at"],
         expires_at=row["expires_at"],
     )
+
+
+def _fingerprint(signed: int) -> bytes:
+    return signed.to_bytes(FINGERPRINT_BYTES, "big", signed=True)
 
 
 def _counted(row: Row[Any]) -> TierBooks:

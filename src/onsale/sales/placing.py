@@ -133,7 +133,7 @@ class Placing:
         if isinstance(verdict, Placement):
             return await self._placed(sale, request, verdict)
         if verdict.outcome is Outcome.SEEN_WITH_OTHER_BODY:
-            raise IdempotencyKeyReused
+            return await self._earlier_of_this_body(sale, request)
         if not verdict.stranger:
             # The order may have lived and ended: then it is not for the gate to refuse it.
             return await self._earlier_or_refused(sale, request, verdict.outcome)
@@ -145,6 +145,13 @@ class Placing:
         earlier = await self._ledger.get(OrderKey(request.event_id, request.order_id))
         if earlier is None:
             raise self._refused(sale, refusal)
+        return await self._placed(sale, request, Placement(earlier, new=False))
+
+    async def _earlier_of_this_body(self, sale: Sale, request: OrderRequest) -> Placed | None:
+        """The gate may hold what was asked by mistake, and the ledger what was ordered before."""
+        earlier = await self._ledger.get(OrderKey(request.event_id, request.order_id))
+        if earlier is None or earlier.fingerprint != request.fingerprint:
+            raise IdempotencyKeyReused
         return await self._placed(sale, request, Placement(earlier, new=False))
 
     async def _placed(

@@ -134,6 +134,9 @@ class Reconciler:
                 event.id, epoch, [gate_order(order) for order in live]
             )
             repairs.add("adopted", adopted)
+            ended = set(unheard) - {order.id for order in live}
+            # Their buyers may press again, and are no strangers.
+            await self.service.gate.mark_seen(event.id, epoch, list(ended))
             await ledger.heard(event.id, unheard)
 
     async def _give_back_ended(self, event: Event, epoch: str, repairs: Repairs) -> None:
