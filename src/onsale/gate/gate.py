@@ -290,16 +290,19 @@ class Gate:
         args: Iterable[Any],
         deadline_seconds: float | None = None,
     ) -> list[Any]:
+        deadline = _from_now(deadline_seconds)
         async with self._measured(name, keys[0]):
-            server = await self._servers.of(keys[0])
+            async with asyncio.timeout_at(deadline):
+                server = await self._servers.of(keys[0])
+            # Within `watched`, or the breaker would not hear that it was missed.
             with server.watched():
-                if not server.is_named_by(epoch):
-                    # Which run answers is told by new connections alone, and an idle process has
-                    # none since a restart: only then is another epoch than ours wrong for certain.
-                    server = await self._servers.answering(keys[0])
-                if not server.is_named_by(epoch):
-                    raise GateLost
-                async with asyncio.timeout(deadline_seconds):
+                async with asyncio.timeout_at(deadline):
+                    if not server.is_named_by(epoch):
+                        # Which run answers is told by new connections alone, and an idle process
+                        # has none since a restart: only then is another epoch wrong for certain.
+                        server = await self._servers.answering(keys[0])
+                    if not server.is_named_by(epoch):
+                        raise GateLost
                     reply: list[Any] = await server.scripts[name](keys, [epoch, *args])
         # The call may have been the first on a new connection, to a server that was restarted with
         # what it had saved. What the script did there goes when that gate is loaded anew.
@@ -340,6 +343,10 @@ class SeenFilter:
             if byte >= len(self._bits) or not self._bits[byte] >> (7 - (offset & 7)) & 1:
                 return False
         return True
+
+
+def _from_now(seconds: float | None) -> float | None:
+    return None if seconds is None else asyncio.get_running_loop().time() + seconds
 
 
 def _pairs(flat: Sequence[int]) -> dict[int, int]:
