@@ -284,29 +284,43 @@ def loadtest(
 
 @app.command()
 def bench(
-    quick: Annotated[bool, typer.Option("--quick", help="Three short rounds.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="The suite `quick` in three rounds: under 90 s.")
+    ] = False,
+    suite: Annotated[
+        list[str] | None,
+        typer.Option(help="See `loadtest/README.md` for what there is; several run as one."),
+    ] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Turns of every variant.")] = None,
-    seconds: Annotated[int | None, typer.Option(min=1, help="The length of a turn.")] = None,
+    seconds: Annotated[int, typer.Option(min=1, help="The length of a turn.")] = 1,
     connections: Annotated[int, typer.Option(min=1, max=4_096)] = 128,
+    check: Annotated[
+        bool, typer.Option("--check", help="Fail when the service falls short of a goal.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure orders a second and CPU an order, beside routes that do nothing."""
+    """Measure what an order costs, beside routes that do nothing and services of other designs."""
     with _one_line_errors():
+        from onsale.bench.goals import check_as_json, falls_short
         from onsale.bench.run import run
-        from onsale.bench.text import render
+        from onsale.bench.text import render, render_check
+        from onsale.bench.variants import suite_of
 
         console = _console(as_json)
         result = run(
+            suite_of(suite or ["quick" if quick else "core"]),
             rounds=rounds or (3 if quick else 5),
-            seconds=seconds or (2 if quick else 4),
+            seconds=seconds,
             connections=connections,
             tell=lambda line: console.print(f"  {line}", style="dim", highlight=False),
         )
         if as_json:
-            typer.echo(json.dumps(result.as_json()))
+            typer.echo(json.dumps(result.as_json() | {"goals": check_as_json(result)}))
         else:
             render(result, console)
-        if result.faults:
+            if check:
+                render_check(result, console)
+        if result.faults or (check and falls_short(result)):
             raise typer.Exit(_FAILED)
 
 

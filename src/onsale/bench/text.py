@@ -1,22 +1,30 @@
-"""A benchmark's result as a person reads it."""
+"""A benchmark's result as a person reads it, in a terminal of 100 columns."""
 
 from rich.console import Console
 from rich.table import Table
 
+from onsale.bench.goals import Verdict, check
 from onsale.bench.result import BenchResult, Spread
-from onsale.bench.variants import VARIANTS
+
+_STYLES = {
+    Verdict.AIM: "green",
+    Verdict.MET: "green",
+    Verdict.NOISE: "yellow",
+    Verdict.SHORT: "red",
+    Verdict.UNKNOWN: "dim",
+}
 
 
 def render(result: BenchResult, console: Console) -> None:
     """Print medians with their lowest and highest, ratios, and faults if there are any."""
-    rounds = max(len(turns) for turns in result.turns.values())
+    rounds = max((len(turns) for turns in result.turns.values()), default=0)
     console.print(
-        f"{rounds} rounds of {result.seconds} s each, {result.connections} connections,"
-        f" one worker, {result.cpus} CPUs; load average before: {result.load_average:.1f}."
-        " CPU is per request; medians, (lowest–highest) of the rounds.",
+        f"{rounds} rounds of {result.seconds} s, {result.connections} connections,"
+        f" {result.cpus} CPUs; load average before: {result.load_average:.1f}."
+        "\nCPU is per request; medians, (lowest–highest) of the rounds.",
         highlight=False,
     )
-    for table in (_speeds(result), _costs(result), _ratios(result)):
+    for table in (_speeds(result), _costs(result), _ratios(result), _memory(result)):
         if table.row_count:
             console.print()
             console.print(table)
@@ -27,14 +35,33 @@ def render(result: BenchResult, console: Console) -> None:
         console.print(fault, style="red", highlight=False)
 
 
+def render_check(result: BenchResult, console: Console) -> None:
+    """Print every goal with what was measured."""
+    table = _table("goal", "measured", "must", "aim")
+    table.add_column("")
+    for goal, verdict in check(result).items():
+        sign = "≥" if goal.at_least else "≤"
+        table.add_row(
+            goal.title,
+            _text(goal.spread(result), goal.digits),
+            f"{sign} {goal.must:g}",
+            f"{goal.aim:g}",
+            verdict.value,
+            style=_STYLES[verdict],
+        )
+    console.print()
+    console.print(table)
+
+
 def _speeds(result: BenchResult) -> Table:
-    table = _table("", "requests/s", "p50 ms", "p99 ms", "API CPU µs")
+    table = _table("", "requests/s", "p50 ms", "p99 ms", "p99 ms\nat 70 %", "API CPU µs")
     for name in result.turns:
         table.add_row(
             name,
             _text(result.spread(name, "requests_per_second"), 0),
             _median(result.spread(name, "p50_ms"), 1),
             _text(result.spread(name, "p99_ms"), 0),
+            _text(result.spread(name, "open_p99_ms"), 0),
             _text(result.spread(name, "api_cpu_us"), 0),
         )
     return table
@@ -51,7 +78,7 @@ def _costs(result: BenchResult) -> Table:
         "Postgres\nB/order",
     )
     for name in result.turns:
-        if VARIANTS[name].sale is not None:
+        if result.spread(name, "postgres_cpu_us") is not None:
             table.add_row(
                 name,
                 _text(result.spread(name, "redis_cpu_us"), 1),
@@ -65,14 +92,20 @@ def _costs(result: BenchResult) -> Table:
 
 
 def _ratios(result: BenchResult) -> Table:
-    table = _table("ratio, round by round", "requests/s", "API CPU")
+    table = _table("ratio, round by round", "requests/s", "API CPU", "p99 at 70 %\nof order")
     rows: dict[str, dict[str, Spread]] = {}
     for ratio, spread in result.ratios().items():
         rows.setdefault(f"{ratio.variant} / {ratio.base}", {})[ratio.figure] = spread
     for name, by_figure in rows.items():
-        table.add_row(
-            name, *(_text(by_figure[part], 2) for part in ("requests_per_second", "api_cpu_us"))
-        )
+        figures = ("requests_per_second", "api_cpu_us", "order_load_p99_ms")
+        table.add_row(name, *(_text(by_figure.get(figure), 2) for figure in figures))
+    return table
+
+
+def _memory(result: BenchResult) -> Table:
+    table = _table("API memory after", "MiB")
+    for requests, resident_bytes in result.footprints:
+        table.add_row(f"{requests:,} requests", _number(resident_bytes / 2**20, 1))
     return table
 
 
@@ -88,7 +121,7 @@ def _text(spread: Spread | None, digits: int) -> str:
     if spread is None:
         return ""
     median, low, high = (_number(value, digits) for value in spread)
-    return f"{median} ({low}–{high})"
+    return median if low == high else f"{median} ({low}–{high})"
 
 
 def _median(spread: Spread | None, digits: int) -> str:

@@ -108,7 +108,7 @@ class Stack:
 
     def _start_processes(self, exits: ExitStack) -> None:
         self.port = self.port or free_port()
-        self.metrics_port, self.worker_metrics_port = _free_range(self.workers), free_port()
+        self.metrics_port, self.worker_metrics_port = free_ports(self.workers), free_port()
         self.tell(f"starting the API ({self.workers} process{'es' * (self.workers > 1)})")
         self._spawn(exits, "api", "serve")
         self.tell("starting sweeper, reconciler and outbox")
@@ -162,7 +162,7 @@ def _require_free(port: int) -> None:
         raise EmbeddedError(f"port {port} is in use; choose another with --port") from error
 
 
-def _free_range(size: int) -> int:
+def free_ports(size: int) -> int:
     """The first of `size` ports in a row that were free a moment ago."""
     while True:
         first = free_port()
