@@ -118,6 +118,12 @@ def _by_workers(workers: int) -> Variant:
     return Variant(f"workers_{workers}", f"order by {workers} processes", Sale(), workers=workers)
 
 
+def _alone(name: str, sale: Sale) -> Variant:
+    return Variant(
+        f"{name}_alone", f"{name} on one connection, no two at once", sale, connections=1
+    )
+
+
 MEMORY = Variant("memory", "order, a million times, for the memory of the process", Sale())
 
 _ALL = (
@@ -154,6 +160,8 @@ _ALL = (
     *(_among(*live) for live in ((1_000, "1k"), (100_000, "100k"), (1_000_000, "1m"))),
     *(_over_events(events) for events in (1, 10, 100)),
     *(_by_workers(workers) for workers in (1, 2, 4)),
+    _alone("order", Sale()),
+    _alone("sold_out", Sale(status=HTTPStatus.CONFLICT, stock=_FEW // 10)),
     MEMORY,
 )
 
@@ -199,6 +207,13 @@ SUITES = {
     "workers": Suite("several API processes", ("workers_1", "workers_2", "workers_4")),
     "metrics": Suite("what metrics and logs cost", ("order", "quiet")),
     "memory": Suite("what the API process grows to", ("memory",)),
+    "capacity": Suite(
+        "what `onsale capacity` computes from",
+        (
+            *("order", "hold", "pay", "sold_out", "replay", "order_alone", "sold_out_alone"),
+            *("workers_1", "workers_2"),
+        ),
+    ),
 }
 
 
