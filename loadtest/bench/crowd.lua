@@ -18,7 +18,7 @@
 -- one to whichever connection is free. wrk measures from the sending, so how late each was sent is
 -- kept here. A due time is met to a millisecond or two before: wrk's timers have no finer grain.
 
-local LEAD_US = 200000
+local LEAD_US = 100000
 
 local ffi = require 'ffi'
 ffi.cdef [[

@@ -25,7 +25,10 @@ class Settings(BaseSettings):
     database_url: Annotated[str, Field(pattern=r"^postgresql\+asyncpg://")] = (
         "postgresql+asyncpg://onsale@127.0.0.1:5432/onsale"
     )
-    redis_url: Annotated[str, Field(pattern=r"^(redis|rediss|unix)://")] = (
+    # `redis+cluster://` and `rediss+cluster://` name any node of a cluster: the others are asked of
+    # it, and take the same password and TLS settings. Said, not found out: a node that is down
+    # cannot tell what it belongs to.
+    redis_url: Annotated[str, Field(pattern=r"^(rediss?(\+cluster)?|unix)://")] = (
         "redis://127.0.0.1:6379/0"
     )
 
@@ -59,8 +62,14 @@ class Settings(BaseSettings):
     batch_queue_size_max: Count = 10_000
 
     # -- the gate
+    # To each server of it.
     redis_connections_max: Count = 32
     redis_timeout_seconds: Seconds = 2.0
+    # A batch of orders that the gate has not decided by then is admitted by the ledger: far longer
+    # than the gate takes, and soon enough that buyers do not notice.
+    gate_deadline_seconds: Seconds = 0.5
+    # A gate that failed is left alone for this long before it is asked again.
+    redis_rest_seconds: Seconds = 0.5
     # 250 ms: a refresh costs one short script, and buyers wait longer for a page.
     sale_view_age_seconds_max: Seconds = 0.25
 

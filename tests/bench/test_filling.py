@@ -14,7 +14,7 @@ from onsale.domain.order import OrderStatus
 from onsale.embedded import EmbeddedPostgres, EmbeddedValkey
 from onsale.sales.books import audit
 from onsale.sales.service import Service
-from tests.support import MakeEvent, as_buyer, items
+from tests.support import MakeEvent, as_buyer, count_rows, items
 
 _serial = count()
 
@@ -34,7 +34,7 @@ async def test_confirmed_orders_balance_and_are_found_by_their_keys(
     client: httpx.AsyncClient, service: Service, make_event: MakeEvent, stores: Stores
 ) -> None:
     """More than the gate is loaded with at once; one is pressed again, and a stranger buys."""
-    event = await make_event(5_000)
+    event = await make_event(5_000, max_per_buyer_units=1)
     earlier = presses(2_500)
     ids = await asyncio.to_thread(fill, stores, event.id, earlier, OrderStatus.CONFIRMED)
     assert ids == [order_id(event.id, *press) for press in earlier]
@@ -42,7 +42,9 @@ async def test_confirmed_orders_balance_and_are_found_by_their_keys(
     again = await client.post(orders, headers=as_buyer(*earlier[1_234]), json=items())
     assert (again.status_code, again.json()["id"]) == (201, ids[1_234].hex())
     assert again.headers["Idempotent-Replayed"] == "true"
-    new = await client.post(orders, headers=as_buyer("a stranger".replace(" ", "-")), json=items())
+    one_more = await client.post(orders, headers=as_buyer(earlier[7].buyer_id), json=items())
+    assert one_more.json()["code"] == "buyer_limit_reached"
+    new = await client.post(orders, headers=as_buyer("a-stranger"), json=items())
     assert new.status_code == 201
     assert "Idempotent-Replayed" not in new.headers
     loaded = await service.events.get(event.id)
@@ -51,6 +53,8 @@ async def test_confirmed_orders_balance_and_are_found_by_their_keys(
     assert found.balanced
     assert found.gate is not None
     assert found.gate.live_orders == 2_501
+    units = "SELECT sum(units) FROM buyer_units WHERE event_id = :event"
+    assert await count_rows(service, units, event=event.id) == 2_501
 
 
 async def test_holds_can_be_paid_by_their_buyers(

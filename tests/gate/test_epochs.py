@@ -54,7 +54,7 @@ operations = pytest.mark.parametrize("operation", OPERATIONS)
 async def test_under_another_generation_nothing_is_done(gate: Gate, operation: str) -> None:
     sale = await on_sale(gate, an_event(5), generation=2)
     for generation in (1, 3):
-        stranger = make_epoch(generation, await gate.run_id())
+        stranger = make_epoch(generation, await gate.run_id(sale.event.id))
         with pytest.raises(GateLost):
             await OPERATIONS[operation](gate, sale.event, stranger)
     await OPERATIONS[operation](gate, sale.event, sale.epoch)
@@ -168,7 +168,9 @@ def own_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Embed
 
 
 def client_of(server: EmbeddedValkey) -> Gate:
-    return Gate.connect(Settings(redis_url=server.url, redis_timeout_seconds=0.2))
+    return Gate.connect(
+        Settings(redis_url=server.url, redis_timeout_seconds=0.2, redis_rest_seconds=1e-6)
+    )
 
 
 async def reconnected(ask: Callable[[], Awaitable[Answer]]) -> Answer:
@@ -267,8 +269,8 @@ READINGS: dict[str, Callable[[Gate, str], Awaitable[object]]] = {
     "orders": read_orders,
     "missing": lambda gate, event_id: gate.missing(event_id, [ORDER.id]),
     "seen_filter": lambda gate, event_id: gate.seen_filter(event_id),
-    "now_seconds": lambda gate, event_id: gate.now_seconds(),
-    "run_id": lambda gate, event_id: gate.run_id(),
+    "now_seconds": lambda gate, event_id: gate.now_seconds(event_id),
+    "run_id": lambda gate, event_id: gate.run_id(event_id),
     "retire": lambda gate, event_id: gate.retire(event_id, keep_seconds=60),
 }
 

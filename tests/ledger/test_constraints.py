@@ -40,6 +40,11 @@ VIOLATIONS = {
     "tiers_event_id_id_key": ["UPDATE tiers SET id = 't1' WHERE event_id = :e"],
     "tiers_pkey": ["UPDATE tiers SET number = 2 WHERE event_id = :e AND number = 1"],
     "tiers_event_id_fkey": ["DELETE FROM events WHERE id = :e"],
+    "buyer_units_limit": [
+        f"INSERT INTO buyer_units VALUES (:e, 'buyer', {units}, 4)" for units in (-1, 5)
+    ],
+    "buyer_units_pkey": ["INSERT INTO buyer_units VALUES (:e, 'buyer', 0, 4), (:e, 'buyer', 0, 4)"],
+    "buyer_units_event_id_fkey": [f"INSERT INTO buyer_units VALUES ('{'0' * 32}', 'buyer', 0, 4)"],
     "orders_amount": ["UPDATE orders SET amount_minor_units = -1 WHERE id = :o"],
     "orders_hold_expires": ["UPDATE orders SET expires_at = NULL WHERE id = :o"],
     "orders_ended": [
@@ -132,7 +137,7 @@ async def test_every_primary_key_leads_with_the_event(database: Database) -> Non
     leading = dict(rows)
     assert leading.pop("alembic_version") == "version_num"
     assert leading.pop("events") == "id"
-    assert set(leading) == {"tiers", "orders", "order_items", "payments"}
+    assert set(leading) == {"tiers", "orders", "order_items", "payments", "buyer_units"}
     assert set(leading.values()) == {"event_id"}
 
 

@@ -115,7 +115,7 @@ READINGS: dict[str, tuple[Reading, str]] = {
     "what ended lately": (lambda ledger: ledger.ended_within(EVENT_ID, 20), "orders_by_end"),
     "what is to be settled": (lambda ledger: ledger.payments_due(60, 100), "payments_to_settle"),
     "an order": (lambda ledger: ledger.get(KEY), "orders_pkey"),
-    "statuses": (lambda ledger: ledger.statuses(EVENT_ID, [ORDER_ID]), "orders_pkey"),
+    "known": (lambda ledger: ledger.known(EVENT_ID, [ORDER_ID]), "orders_pkey"),
     "live orders": (read_live, "orders_pkey"),
     "releasing": (lambda ledger: ledger.release(KEY, "buyer-7"), "orders_pkey"),
     "refunding": (lambda ledger: ledger.refund(KEY), "orders_pkey"),

@@ -166,7 +166,7 @@ async def test_rebuild_a_gate_half_loaded(service: Service, make_event: MakeEven
     event = await make_event(10)
     await place(service, event.id, "buyer-1", "press-1", 2)
     generation = await service.events.next_gate_generation(event.id)
-    await service.gate.load(event, make_epoch(generation, await service.gate.run_id()))
+    await service.gate.load(event, make_epoch(generation, await service.gate.run_id(event.id)))
     with pytest.raises(GateLost):
         await place(service, event.id, "buyer-2", "press-1", 2)
 

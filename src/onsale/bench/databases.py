@@ -27,6 +27,16 @@ def make_database(postgres: EmbeddedPostgres, name: str, commit_delay_ms: int = 
     return url
 
 
+async def tidy(url: str) -> None:
+    """Do now what a database does by itself after many writes, when somebody may be measured."""
+    connection = await asyncpg.connect(driver_url(url))
+    try:
+        await connection.execute("VACUUM (ANALYZE)")
+        await connection.execute("CHECKPOINT")
+    finally:
+        await connection.close()
+
+
 async def _make(admin_url: str, name: str, commit_delay_ms: int) -> None:
     connection = await asyncpg.connect(driver_url(admin_url))
     try:

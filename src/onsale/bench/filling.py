@@ -4,12 +4,14 @@ They are as if they had been placed one by one under their keys; a million take 
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import asyncpg
 
+from onsale.bench.databases import tidy
 from onsale.bench.probes import Stores, driver_url
 from onsale.domain.errors import NotFound
 from onsale.domain.event import Event
@@ -50,6 +52,7 @@ async def _fill(
             raise NotFound
         ids = [order_id(event_id, press.buyer_id, press.key) for press in presses]
         await _copy(stores.database_url, event, list(zip(ids, presses, strict=True)), status)
+        await tidy(stores.database_url)
         await load_gate(event, service.gate, service.ledger, service.events, wait=True)
     finally:
         await service.close()
@@ -83,12 +86,17 @@ async def _copy(
             columns=("event_id", "order_id", "tier_number", "quantity"),
             records=((event.id, order.hex(), *item) for order, _ in named),
         )
+        if event.max_per_buyer_units:
+            units = Counter(press.buyer_id for _, press in named)
+            await connection.copy_records_to_table(
+                "buyer_units",
+                columns=("event_id", "buyer_id", "units", "limit_units"),
+                records=((event.id, *buyer, event.max_per_buyer_units) for buyer in units.items()),
+            )
         await connection.execute(
             "UPDATE tiers SET reserved = reserved + $3, sold = sold + $4"
             " WHERE event_id = $1 AND number = $2",
             *(event.id, tier.number, len(named), 0 if held else len(named)),
         )
-        # Now, and not by the autovacuum while somebody is measured.
-        await connection.execute("VACUUM (ANALYZE) orders, order_items")
     finally:
         await connection.close()

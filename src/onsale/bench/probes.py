@@ -2,8 +2,9 @@
 
 import asyncio
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
@@ -22,28 +23,33 @@ _PROC = Path("/proc")
 # Fields of /proc/PID/stat after the name in brackets (proc(5) counts from the pid on, as 1).
 _PARENT = 4 - 3
 _TIMES = slice(14 - 3, 17 - 3 + 1)
+_HASH_TAG = re.compile(rb"{.*?}")
+# Of the many entries of a key, which are all alike.
+_MEMORY_SAMPLES = 100
 
 
-def cpu_seconds(pid: int) -> float:
-    """CPU that a process has used so far, with its children, those that have ended included.
+def cpu_seconds(*pids: int) -> list[float]:
+    """CPU that processes have used so far, each with its children, those that ended included.
 
     Raises `BenchError` where there is no /proc.
     """
-    parents, ticks = {}, {}
+    children, ticks = defaultdict(list), {}
     for entry in _PROC.glob("[0-9]*/stat"):
         try:
             fields = entry.read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):  # it ended just now
             continue
         number = int(entry.parent.name)
-        parents[number] = int(fields[_PARENT])
+        children[int(fields[_PARENT])].append(number)
         ticks[number] = sum(int(field) for field in fields[_TIMES])
-    if pid not in ticks:
-        raise BenchError(f"the CPU time of process {pid} cannot be read from /proc")
-    family = {pid}
-    while grown := {child for child, parent in parents.items() if parent in family} - family:
-        family |= grown
-    return sum(ticks[member] for member in family) / os.sysconf("SC_CLK_TCK")
+
+    def ticks_of_family(pid: int) -> int:
+        return ticks[pid] + sum(ticks_of_family(child) for child in children[pid])
+
+    missing = set(pids) - set(ticks)
+    if missing:
+        raise BenchError(f"the CPU time of process {missing.pop()} cannot be read from /proc")
+    return [ticks_of_family(pid) / os.sysconf("SC_CLK_TCK") for pid in pids]
 
 
 def resident_bytes(pid: int) -> int:
@@ -107,7 +113,7 @@ class ApiCounters(NamedTuple):
 
 
 class Holdings(NamedTuple):
-    """What the stores hold: orders of one kind, and bytes in all."""
+    """What the stores hold: some orders, all tables of their schema, the keys of their events."""
 
     orders: int
     postgres_bytes: int
@@ -125,24 +131,28 @@ class Stores:
     database_url: str
     redis_url: str
 
-    def holdings_of_events(self, event_ids: Sequence[str], status: OrderStatus) -> Holdings:
+    def holdings_of_events(self, event_ids: Collection[str], status: OrderStatus) -> Holdings:
         """What there is now, with the events' orders in that status."""
-        return self._holdings("public", "event_id = ANY($1) AND status = $2", event_ids, status)
+        in_postgres = self._in_postgres(
+            "public", "event_id = ANY($1) AND status = $2", event_ids, status
+        )
+        return Holdings(*asyncio.run(in_postgres), self._redis_bytes(event_ids))
 
     def holdings_of_schema(self, schema: str) -> Holdings:
-        """What there is now, with every order of a peer."""
-        return self._holdings(schema, "true")
+        """What there is now, with every order of a peer, which has nothing in Redis."""
+        return Holdings(*asyncio.run(self._in_postgres(schema, "true")), redis_bytes=0)
 
-    def _holdings(self, schema: str, condition: str, *values: object) -> Holdings:
-        orders, postgres_bytes = asyncio.run(self._in_postgres(schema, condition, values))
+    def _redis_bytes(self, event_ids: Collection[str]) -> int:
+        # All keys of an event have its id in braces, so that they stay together in a cluster.
+        wanted = {f"{{{event_id}}}".encode() for event_id in event_ids}
         with Redis.from_url(self.redis_url) as redis:
-            memory: dict[str, int] = redis.info("memory")
-        # Of the keys alone: what connections and the log buffer comes and goes.
-        return Holdings(orders, postgres_bytes, memory["used_memory_dataset"])
+            memory_usages = redis.pipeline(transaction=False)
+            for key in redis.scan_iter(count=1_000):
+                if not wanted.isdisjoint(_HASH_TAG.findall(key)):
+                    memory_usages.memory_usage(key, samples=_MEMORY_SAMPLES)
+            return sum(memory_usages.execute())
 
-    async def _in_postgres(
-        self, schema: str, condition: str, values: Iterable[object]
-    ) -> tuple[int, int]:
+    async def _in_postgres(self, schema: str, condition: str, *values: object) -> tuple[int, int]:
         connection = await asyncpg.connect(driver_url(self.database_url))
         try:
             orders = await connection.fetchval(

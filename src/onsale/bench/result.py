@@ -12,10 +12,11 @@ class Turn:
 
     First in a closed loop: `requests` is what the CPU was spent on, `requests_per_second` what the
     crowd was answered. CPU is in microseconds a request; `None` stands for a part that the variant
-    does not touch. The bytes are by how much the stores grew for `new_orders`.
+    does not touch.
 
     Then in an open one, at 70 % of what the closed loop came to so far (`open_…`), and at 70 % of
-    what `order` came to. Latencies there are from when a request was due.
+    what `order` came to. Latencies there are from when a request was due. The bytes are by how much
+    the stores grew for `new_orders`, in both.
     """
 
     requests: int

@@ -8,14 +8,15 @@ import os
 import secrets
 import statistics
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from onsale.bench.crowd import Crowd, find_wrk
+from onsale.bench.memory import MemoryRun
 from onsale.bench.preparing import Subject, prepare
-from onsale.bench.probes import resident_bytes
-from onsale.bench.result import BenchResult, Footprint, Turn
+from onsale.bench.probes import Holdings
+from onsale.bench.result import BenchResult, Turn
 from onsale.bench.stage import stage
 from onsale.bench.turns import OpenTurn, Turns
 from onsale.bench.variants import MEMORY, VARIANTS, Suite
@@ -29,10 +30,6 @@ _BUYERS_MAX = 250_000
 _REQUESTS_PER_SECOND_MAX = 10_000
 # A share of the maximum at which a service is run: below, queues are short.
 _OPEN_LOAD = 0.7
-
-# After how many requests the memory is looked at.
-_MEMORY_LOOKS = (10_000, 1_000_000)
-_MEMORY_TURN_SECONDS_MAX = 10
 
 Tell = Callable[[str], None]
 
@@ -55,7 +52,10 @@ def run(
     find_wrk()
     load_average = os.getloadavg()[0]
     secret = secrets.token_hex(32)
-    variants = [VARIANTS[name] for name in suite.variants]
+    # The memory run first: it goes on while the others are made ready.
+    variants = sorted(
+        (VARIANTS[name] for name in suite.variants), key=lambda variant: variant is not MEMORY
+    )
     requests_max = (1 + 2 * rounds) * seconds * _REQUESTS_PER_SECOND_MAX
     with tempfile.TemporaryDirectory(prefix="onsale-bench-") as name:
         folder = Path(name)
@@ -63,22 +63,20 @@ def run(
             tell("making the buyers' tokens")
             crowd = Crowd.of(folder, secret, max(_BUYERS_MIN, min(_BUYERS_MAX, requests_max)))
             turns = Turns(running, crowd, seconds, connections)
-            subjects = []
-            for server in running.servers:
-                tell(f"preparing {server.variant.name}: {server.variant.description}")
-                subject = prepare(server, folder, secret, crowd, requests_max)
-                turns.warm_up(subject)
-                subjects.append(subject)
-            timed = [subject for subject in subjects if subject.variant is not MEMORY]
+            timed = []
+            with MemoryRun(turns) as memory:
+                for server in running.servers:
+                    tell(f"preparing {server.variant.name}: {server.variant.description}")
+                    subject = prepare(server, folder, secret, crowd, requests_max)
+                    turns.warm_up(subject)
+                    if server.variant is MEMORY:
+                        memory.begin(subject)
+                    else:
+                        timed.append(subject)
+                footprints = memory.end()
             played = _Rounds(turns, timed, suite.open_loop, tell)
             for number in range(1, rounds + 1):
                 played.play(number)
-            footprints = [
-                footprint
-                for subject in subjects
-                if subject.variant is MEMORY
-                for footprint in _footprints(turns, subject, tell)
-            ]
     return BenchResult(
         seconds=seconds,
         connections=connections,
@@ -125,8 +123,12 @@ class _Rounds:
         order_load_p99_ms = own.p99_ms if name == "order" else None
         if name == "noop" and "order" in self.turns:
             order_load_p99_ms = self._at_load_of("order", number, subject).p99_ms
+        closed, grown = self.turns[name][-1], own.grown or Holdings(0, 0, 0)
         self.turns[name][-1] = replace(
-            self.turns[name][-1],
+            closed,
+            new_orders=closed.new_orders + grown.orders,
+            redis_bytes=closed.redis_bytes + grown.redis_bytes,
+            postgres_bytes=closed.postgres_bytes + grown.postgres_bytes,
             open_requests_per_second=own.requests_per_second,
             open_p99_ms=own.p99_ms,
             open_late_p99_ms=own.late_p99_ms,
@@ -143,16 +145,3 @@ class _Rounds:
 
     def _fail(self, number: int, faults: Iterable[str]) -> None:
         self.faults += [f"round {number}: {fault}" for fault in faults]
-
-
-def _footprints(turns: Turns, subject: Subject, tell: Tell) -> Iterator[Footprint]:
-    """Drive the crowd at it, and look at its memory after so and so many requests."""
-    tell(f"{_MEMORY_LOOKS[-1]:,} requests, to see what they leave in memory")
-    requests, seconds = 0, 1
-    for look in _MEMORY_LOOKS:
-        while requests < look:
-            driven = turns.drive(subject, seconds)
-            requests += driven.requests
-            left_seconds = (look - requests) * driven.duration_seconds / driven.requests
-            seconds = min(max(1, int(left_seconds)), _MEMORY_TURN_SECONDS_MAX)
-        yield Footprint(requests, resident_bytes(subject.server.process.pid))

@@ -29,6 +29,8 @@ _READY_SECONDS_MAX = 60.0
 _READY_POLL_SECONDS = 0.05
 # Every process has a pool of ten.
 _POSTGRES_OPTIONS = {"max_connections": "500"}
+# A log that is written anew would be paid for by whoever has a turn just then.
+_VALKEY_OPTIONS = {"auto-aof-rewrite-percentage": "0"}
 
 
 @dataclass
@@ -74,7 +76,7 @@ def stage(
         postgres = exits.enter_context(
             EmbeddedPostgres(folder / "postgres", options=_POSTGRES_OPTIONS)
         )
-        valkey = exits.enter_context(EmbeddedValkey(folder / "valkey"))
+        valkey = exits.enter_context(EmbeddedValkey(folder / "valkey", options=_VALKEY_OPTIONS))
         migrate(postgres.url)
         # All of them now: a database that somebody uses cannot be copied.
         stores = [Stores(_database(variant, postgres), valkey.url) for variant in variants]

@@ -111,7 +111,7 @@ def _memory(result: BenchResult) -> Table:
 
 def _table(first: str, *others: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column(first, style="bold")
+    table.add_column(first, style="bold", no_wrap=True)
     for name in others:
         table.add_column(name, justify="right", no_wrap=True)
     return table

@@ -35,6 +35,7 @@ class OpenTurn(NamedTuple):
     requests_per_second: float
     p99_ms: float
     late_p99_ms: float
+    grown: Holdings | None
     faults: list[str]
 
 
@@ -47,11 +48,7 @@ class _Work(NamedTuple):
 
     @classmethod
     def so_far(cls, server: Server, running: Stage) -> Self:
-        return cls(
-            cpu_seconds(server.process.pid),
-            cpu_seconds(running.redis_pid),
-            cpu_seconds(running.postgres_pid),
-        )
+        return cls(*cpu_seconds(server.process.pid, running.redis_pid, running.postgres_pid))
 
     def since(self, before: "_Work") -> "_Work":
         return _Work(*(now - then for now, then in zip(self, before, strict=True)))
@@ -136,34 +133,34 @@ class Turns:
 
     def closed(self, subject: Subject) -> Measured:
         """A turn in which every connection sends when it has been answered."""
-        server, variant = subject.server, subject.variant
         held_before = subject.holdings()
         counted_before = _settled(subject)
-        used_before = _Work.so_far(server, self._running)
+        used_before = _Work.so_far(subject.server, self._running)
         driven = self.drive(subject, self._seconds)
         counted = _settled(subject)
-        used = _Work.so_far(server, self._running).since(used_before)
-        held = subject.holdings()
-
+        used = _Work.so_far(subject.server, self._running).since(used_before)
         seen = _Seen(
-            variant,
+            subject.variant,
             driven,
             self._connections_of(subject),
             counted and counted_before and counted.since(counted_before),
-            held and held_before and held.since(held_before),
+            _grown(subject, held_before),
         )
         return Measured(_turn(seen, used), seen.faults)
 
     def open(self, subject: Subject, arrivals_per_second: float) -> OpenTurn:
         """A turn in which the crowd arrives whether or not it is answered."""
+        held_before = subject.holdings()
         driven = self.drive(subject, self._seconds, arrivals_per_second)
         _settled(subject)
-        seen = _Seen(subject.variant, driven, _OPEN_CONNECTIONS, counted=None, grown=None)
+        grown = _grown(subject, held_before)
+        seen = _Seen(subject.variant, driven, _OPEN_CONNECTIONS, None, grown)
         return OpenTurn(
             driven.requests / driven.duration_seconds,
             # The one on top of the other: wrk does not say which of the answers were sent late.
             driven.p99_ms + driven.late_p99_ms,
             driven.late_p99_ms,
+            grown,
             seen.faults,
         )
 
@@ -206,9 +203,14 @@ def _turn(seen: _Seen, used: _Work) -> Turn:
         gate_batch_mean=counted.batch_size_mean("gate") if counted else None,
         ledger_batch_mean=counted.batch_size_mean("ledger") if counted else None,
         new_orders=grown.orders if grown else 0,
-        redis_bytes=grown.redis_bytes if grown and seen.variant.sale else 0,
+        redis_bytes=grown.redis_bytes if grown else 0,
         postgres_bytes=grown.postgres_bytes if grown else 0,
     )
+
+
+def _grown(subject: Subject, before: Holdings | None) -> Holdings | None:
+    now = subject.holdings()
+    return now and before and now.since(before)
 
 
 def _settled(subject: Subject) -> ApiCounters | None:
@@ -217,17 +219,20 @@ def _settled(subject: Subject) -> ApiCounters | None:
     `None` for a server that has none, once it is idle.
     """
     deadline = time.monotonic() + _SETTLE_SECONDS_MAX
+    before = None
     while time.monotonic() < deadline:
         counters = subject.counters()
         if counters is None and _is_idle(subject.server):
             return None
-        if counters is not None and counters.in_flight == 0:
+        # Twice the same: who is not in flight any more is counted a moment later.
+        if counters is not None and counters == before and counters.in_flight == 0:
             return counters
+        before = counters
         time.sleep(_SETTLE_POLL_SECONDS)
     raise BenchError(f"{subject.variant.name} did not settle; see {subject.server.log_path}")
 
 
 def _is_idle(server: Server) -> bool:
-    used_before_seconds = cpu_seconds(server.process.pid)
+    used_before = cpu_seconds(server.process.pid)
     time.sleep(_IDLE_SECONDS)
-    return cpu_seconds(server.process.pid) == used_before_seconds
+    return cpu_seconds(server.process.pid) == used_before

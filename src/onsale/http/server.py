@@ -23,6 +23,7 @@ UVICORN_OPTIONS: dict[str, Any] = {
     "backlog": _BACKLOG,
     "timeout_keep_alive": _KEEP_ALIVE_SECONDS,
     "access_log": False,
+    "proxy_headers": False,
     "log_config": None,
     "server_header": False,
 }
@@ -47,7 +48,6 @@ def serve(settings: Settings) -> None:
         http=BoundedHttpProtocol,
         lifespan="on",
         timeout_graceful_shutdown=settings.shutdown_seconds,
-        proxy_headers=False,
         **UVICORN_OPTIONS,
     )
 

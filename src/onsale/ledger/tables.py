@@ -41,6 +41,7 @@ metadata = MetaData(
 )
 
 STOCK_CONSTRAINT = "tiers_stock"
+LIMIT_CONSTRAINT = "buyer_units_limit"
 
 _MOMENT = TIMESTAMP(timezone=True)
 
@@ -114,6 +115,8 @@ orders = Table(
     Column("amount_minor_units", BigInteger, nullable=False),
     Column("status", _enum(OrderStatus, "order_status"), nullable=False),
     Column("buyer_id", Text, nullable=False),
+    # Admitted by the ledger alone, and not known yet to have been told to the gate.
+    Column("unheard", Boolean, nullable=False, server_default=text("false")),
     CheckConstraint("amount_minor_units >= 0", name="amount"),
     CheckConstraint("status <> 'held' OR expires_at IS NOT NULL", name="hold_expires"),
     CheckConstraint("(status IN ('held', 'confirmed')) = (ended_at IS NULL)", name="ended"),
@@ -135,6 +138,24 @@ Index(
     orders.c.event_id,
     orders.c.ended_at,
     postgresql_where=orders.c.ended_at.is_not(None),
+)
+
+Index(
+    "orders_unheard",
+    orders.c.event_id,
+    postgresql_where=orders.c.unheard,
+)
+
+# Units of live orders by buyer, for events with a limit. The gate decides by its own count; here is
+# where orders meet that were admitted in different ways.
+buyer_units = Table(
+    "buyer_units",
+    metadata,
+    Column("event_id", Uuid(as_uuid=False), ForeignKey("events.id"), primary_key=True),
+    Column("buyer_id", Text, primary_key=True),
+    Column("units", Integer, nullable=False),
+    Column("limit_units", Integer, nullable=False),
+    CheckConstraint("0 <= units AND units <= limit_units", name="limit"),
 )
 
 order_items = Table(

@@ -139,6 +139,16 @@ admissions_total = Counter(
     "Order requests: accepted, shed, rate_limited.",
     ["decision"],
 )
+circuit_breaker_state = Gauge(
+    "onsale_circuit_breaker_state",
+    "1 for the state in force: closed, open, half_open.",
+    ["dependency", "state"],
+)
+circuit_breaker_transitions_total = Counter(
+    "onsale_circuit_breaker_transitions_total",
+    "Changes of a circuit breaker's state.",
+    ["dependency", "to"],
+)
 gate_mode = Gauge(
     "onsale_gate_mode", "1 for the mode in force: redis, ledger_only, closed.", ["mode"]
 )

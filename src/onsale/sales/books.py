@@ -30,7 +30,11 @@ class Difference:
 
 @dataclass(slots=True)
 class Comparison:
-    """Live order ids that only one of the stores has. Those in flight are left out."""
+    """Live order ids that only one of the stores has. Those in flight are left out.
+
+    One that both have for different items, under a key that was used twice, is another order at the
+    gate than in the ledger: once the gate has let it go, it lacks the ledger's.
+    """
 
     gate_only: dict[bytes, OrderStatus | None] = field(default_factory=dict)
     ledger_only: list[bytes] = field(default_factory=list)
@@ -84,14 +88,16 @@ async def _compare_once(
     event_id: str, gate: Gate, ledger: Ledger, grace_seconds: float
 ) -> Comparison:
     comparison = Comparison()
-    settled_before = await gate.now_seconds() - grace_seconds
+    settled_before = await gate.now_seconds(event_id) - grace_seconds
     async for chunk in gate.orders(event_id):
-        statuses = await ledger.statuses(event_id, chunk)
+        known = await ledger.known(event_id, chunk)
         for order_id, stored in chunk.items():
-            status = statuses.get(order_id)
-            in_flight = status is None and stored.admitted_at_seconds >= settled_before
-            if not in_flight and not (status is not None and status.live):
-                comparison.gate_only[order_id] = status
+            order = known.get(order_id)
+            if order is None:
+                if stored.admitted_at_seconds < settled_before:
+                    comparison.gate_only[order_id] = None
+            elif not order.status.live or order.fingerprint != stored.taken.fingerprint:
+                comparison.gate_only[order_id] = order.status
     async for orders in ledger.live_orders(event_id):
         comparison.ledger_only += await gate.missing(event_id, [order.id for order in orders])
     return comparison
