@@ -12,6 +12,8 @@ from onsale.domain.tier import CAPACITY_UNITS_MAX
 KEYS_MAX = 10**9
 # Few enough to be placed by a warm-up of one second on a slow machine.
 _FEW = 1_000
+# Few enough for most of them to meet nobody, on connections enough for those who are slow.
+_CALM_PER_SECOND, _CALM_CONNECTIONS = 500, 64
 # Connections in excess of what one batch holds, so that batches can grow while the disk is slow.
 _MANY_CONNECTIONS = 256
 
@@ -48,7 +50,8 @@ class Variant:
     With a `sale` it is the service; without, the `app` that is made by `module:factory`, which
     keeps its orders in the `schema` of Postgres, if it keeps any. The rest is where it differs from
     the others: a database of its own, where each commit may take longer; a way to Redis and back
-    that takes longer, through a proxy; more processes; no metrics and logs; more connections.
+    that takes longer, through a proxy; more processes; no metrics and logs; more connections; buyers
+    who arrive by the clock.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Variant:
     workers: int = 1
     metered: bool = True
     connections: int | None = None
+    arrivals_per_second: int = 0
 
     @property
     def status(self) -> int:
@@ -118,9 +122,13 @@ def _by_workers(workers: int) -> Variant:
     return Variant(f"workers_{workers}", f"order by {workers} processes", Sale(), workers=workers)
 
 
-def _alone(name: str, sale: Sale) -> Variant:
+def _calm(name: str, sale: Sale) -> Variant:
     return Variant(
-        f"{name}_alone", f"{name} on one connection, no two at once", sale, connections=1
+        f"{name}_calm",
+        f"{name}, {_CALM_PER_SECOND} arrivals a second",
+        sale,
+        connections=_CALM_CONNECTIONS,
+        arrivals_per_second=_CALM_PER_SECOND,
     )
 
 
@@ -162,8 +170,8 @@ _ALL = (
     *(_among(*live) for live in ((1_000, "1k"), (100_000, "100k"), (1_000_000, "1m"))),
     *(_over_events(events) for events in (1, 10, 100)),
     *(_by_workers(workers) for workers in (1, 2, 4)),
-    _alone("order", Sale()),
-    _alone("sold_out", Sale(status=HTTPStatus.CONFLICT, stock=_FEW // 10)),
+    _calm("order", Sale()),
+    _calm("sold_out", Sale(status=HTTPStatus.CONFLICT, stock=_FEW)),
     MEMORY,
 )
 
@@ -212,7 +220,7 @@ SUITES = {
     "capacity": Suite(
         "what `onsale capacity` computes from",
         (
-            *("order", "hold", "pay", "sold_out", "replay", "order_alone", "sold_out_alone"),
+            *("order", "hold", "pay", "sold_out", "replay", "order_calm", "sold_out_calm"),
             *("workers_1", "workers_2"),
         ),
     ),

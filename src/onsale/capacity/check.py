@@ -36,7 +36,7 @@ DEVIATION_MAX = 0.25
 
 _SUITE = Suite(
     "what the demo is predicted from",
-    ("order", "hold", "replay", "sold_out", "order_alone", "sold_out_alone"),
+    ("order", "hold", "replay", "sold_out", "order_calm", "sold_out_calm"),
 )
 _ROUNDS = 3
 _DEMO = SCENARIOS["flash_sale"]
@@ -138,17 +138,18 @@ def _compare_demo(reference: Reference, demo: "_Run", sold_seconds: float) -> li
     ]
 
 
-def _compare_many(reference: Reference, midst: "_Span") -> Compared:
+def _compare_many(reference: Reference, midst: "_Used") -> Compared:
     predicted = presses_per_second_max(
         reference.costs, _PRESSES, cores=midst.cores_left, crowd_us=midst.crowd_us
     )
     return Compared("too many: orders answered", "/s", predicted, midst.answers / midst.seconds)
 
 
-class _Span(NamedTuple):
-    """What happened between two looks: answers, and seconds of time and of CPU.
+class _Used(NamedTuple):
+    """Answers so far, or between two looks, with the time that took and the CPU, in seconds.
 
-    `crowd` is k6 with this process, which watches; `others` is what else the machine was doing.
+    `crowd` is k6 with this process, which watches; `others` is what else the machine was doing,
+    the service's workers included, for the benchmark has none.
     """
 
     seconds: float
@@ -158,6 +159,34 @@ class _Span(NamedTuple):
     postgres: float
     crowd: float
     others: float
+
+    @classmethod
+    def so_far(cls, stack: Stack) -> Self:
+        counted = ApiCounters.scrape([stack.metrics_port], ROUTE)
+        names = ("api", "redis", "postgres", "worker")
+        api, redis, postgres, workers, family = cpu_seconds(
+            *(stack.pids[name] for name in names), os.getpid()
+        )
+        return cls(
+            time.monotonic(),
+            sum(counted.answers.values()),
+            api,
+            redis,
+            postgres,
+            crowd=family - api - redis - postgres - workers,
+            others=_machine_cpu_seconds() - family + workers,
+        )
+
+    def since(self, before: "_Used") -> "_Used":
+        return _Used(
+            seconds=self.seconds - before.seconds,
+            answers=self.answers - before.answers,
+            api=self.api - before.api,
+            redis=self.redis - before.redis,
+            postgres=self.postgres - before.postgres,
+            crowd=self.crowd - before.crowd,
+            others=self.others - before.others,
+        )
 
     @property
     def crowd_us(self) -> float:
@@ -170,51 +199,18 @@ class _Span(NamedTuple):
         return (os.cpu_count() or 1) - self.others / self.seconds
 
 
-class _Look(NamedTuple):
-    """How far everything is; all counts have some beginning of their own."""
-
-    seconds: float
-    answers: int
-    api: float
-    redis: float
-    postgres: float
-    workers: float
-    family: float
-    machine: float
-
-    @classmethod
-    def at(cls, stack: Stack) -> Self:
-        counted = ApiCounters.scrape([stack.metrics_port], ROUTE)
-        pids = (stack.pids[name] for name in ("api", "redis", "postgres", "worker"))
-        used = cpu_seconds(*pids, os.getpid())
-        return cls(time.monotonic(), sum(counted.answers.values()), *used, _machine_cpu_seconds())
-
-    def since(self, before: "_Look") -> _Span:
-        passed = _Look(*(now - then for now, then in zip(self, before, strict=True)))
-        service = passed.api + passed.redis + passed.postgres + passed.workers
-        return _Span(
-            passed.seconds,
-            passed.answers,
-            passed.api,
-            passed.redis,
-            passed.postgres,
-            crowd=passed.family - service,
-            others=max(0.0, passed.machine - passed.family) + passed.workers,
-        )
-
-
 @dataclass(frozen=True)
 class _Run:
     """A load test, looked at all along."""
 
-    looks: list[_Look] = field(default_factory=list)
+    looks: list[_Used] = field(default_factory=list)
 
     @classmethod
     def of(cls, stack: Stack, report_dir: Path, buyers: int, stock: int, seconds: int) -> Self:
-        run = cls([_Look.at(stack)])
+        run = cls([_Used.so_far(stack)])
 
         def look(progress: Progress) -> None:
-            run.looks.append(_Look.at(stack))
+            run.looks.append(_Used.so_far(stack))
 
         verdict = run_sale(
             _DEMO,
@@ -228,17 +224,17 @@ class _Run:
             env={},
             on_progress=look,
         )
-        run.looks.append(_Look.at(stack))
+        run.looks.append(_Used.so_far(stack))
         _require_sound(verdict)
         return run
 
     @property
-    def whole(self) -> _Span:
+    def whole(self) -> _Used:
         """All of it."""
         return self.looks[-1].since(self.looks[0])
 
     @property
-    def midst(self) -> _Span:
+    def midst(self) -> _Used:
         """Without its beginning and its end. Raises `CapacityError` when nothing is left then."""
         least, most = (self.looks[0].answers + self.whole.answers * share for share in _MIDST)
         looks = [look for look in self.looks if least <= look.answers <= most]

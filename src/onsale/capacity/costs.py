@@ -1,15 +1,16 @@
 """What a request costs: CPU in microseconds, for each of the three parts that have to work for it.
 
 Group commit makes a request cheaper the more of them come at once: a script call, a statement and a
-commit are paid for once a batch. So a cost has two terms, one of the request and one of its batch,
-and the size of a batch follows from the rate. Both are measured: under full load (`order`), and
-alone (`order_alone`), where each order is a batch.
+commit are paid for once a batch. So an order's cost has two terms, one of its own and one of its
+batch, and the size of the batch follows from the rate. Two measurements give both: one under full
+load, and one at a rate at which most orders meet nobody.
 """
 
 import math
 from dataclasses import dataclass, replace
 
 MICRO = 1e-6
+_HALVINGS = 60
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,10 @@ class Kind:
 class Costs:
     """Everything that was measured, on one machine; what was not is `None`, nothing or 1.
 
-    `per_batch` is what a batch costs however many it has, `lone_order_seconds` how long an order
-    takes that meets nobody, `lone_refusal` how much more a refusal costs that meets nobody, and
-    `crowding` by how much the API's CPU grows where several processes share a machine.
+    `per_batch` is what a batch costs however many it has, `flight_seconds` how long one is under
+    way that meets no other work, `order_seconds` how long an order takes that meets nobody.
+    `calm_refusal` is a refusal where they are few. `crowding` is by how much the API's CPU grows
+    where several processes share a machine.
     """
 
     order: Kind
@@ -82,21 +84,25 @@ class Costs:
     sold_out: Kind
     pay: Kind | None = None
     per_batch: Cpu = Cpu()
-    lone_order_seconds: float | None = None
-    lone_refusal: Cpu = Cpu()
+    flight_seconds: float | None = None
+    order_seconds: float | None = None
+    calm_refusal: Kind | None = None
     crowding: float = 1.0
 
     # -- how they are made
 
-    def with_lone_order(self, alone: Kind, seconds: float) -> "Costs":
-        """Knowing an order that has a batch to itself, and how long it took."""
-        shared = 1 / alone.batch_size - 1 / self.order.batch_size
-        per_batch = ((alone.cpu - self.order.cpu) * (1 / shared)).positive if shared > 0 else Cpu()
-        return replace(self, per_batch=per_batch, lone_order_seconds=seconds)
+    def with_calm_orders(self, calm: Kind, seconds: float) -> "Costs":
+        """Knowing orders at a low rate, in small batches, and how long one took."""
+        shared = 1 / calm.batch_size - 1 / self.order.batch_size
+        per_batch = ((calm.cpu - self.order.cpu) * (1 / shared)).positive if shared > 0 else Cpu()
+        costs = replace(self, per_batch=per_batch, order_seconds=seconds)
+        idle_share = costs._idle_share(calm.requests_per_second)
+        met = orders_met(calm.batch_size)
+        return replace(costs, flight_seconds=met * idle_share / calm.requests_per_second)
 
-    def with_lone_refusal(self, cpu: Cpu) -> "Costs":
-        """Knowing a refusal that meets nobody."""
-        return replace(self, lone_refusal=(cpu - self.sold_out.cpu).positive)
+    def with_calm_refusals(self, calm: Kind) -> "Costs":
+        """Knowing refusals at a low rate."""
+        return replace(self, calm_refusal=calm)
 
     def with_several_processes(self, order: Kind) -> "Costs":
         """Knowing an order by one of several processes, whose batches are smaller."""
@@ -108,22 +114,15 @@ class Costs:
     def batch_size(self, orders_per_second: float) -> float:
         """Orders in a batch of one process that gets so many of them a second.
 
-        A batch is what arrived while the last one was in flight, and one when nobody did. Of
-        Poisson arrivals x come in one flight on average, and none with probability e^-x: the mean
-        is x + e^-x. A flight takes as long as that of a lone order, and what the loop does for
-        those who come meanwhile. Never larger than measured: larger ones are cheaper, by a guess.
+        A batch is what arrived while the last one was under way; that takes longer by what the loop
+        has to do for those who arrive meanwhile. Never larger than was measured under full load:
+        larger ones are cheaper, by a guess.
         """
-        if self.lone_order_seconds is None:
+        idle_share = self._idle_share(orders_per_second)
+        if self.flight_seconds is None or idle_share <= 0:
             return self.order.batch_size
-        # An order takes two flights, one to the gate and one to the ledger; none is over before
-        # the loop has done its work for both.
-        flight_seconds = max(self.lone_order_seconds / 2, self.per_batch.api * MICRO)
-        own_us = max(0.0, self.order.cpu.api - self.per_batch.api / self.order.batch_size)
-        idle_share = 1 - orders_per_second * own_us * MICRO
-        if idle_share <= 0:
-            return self.order.batch_size
-        met = orders_per_second * flight_seconds / idle_share
-        return min(self.order.batch_size, met + math.exp(-met))
+        met = orders_per_second * self.flight_seconds / idle_share
+        return min(self.order.batch_size, batch_of(met))
 
     def in_batches(self, kind: Kind, batch_size: float) -> Cpu:
         """CPU of such a request in a batch of that size, or of the measured one if that is less."""
@@ -133,7 +132,34 @@ class Costs:
     def of_refusal(self, refusals_per_second: float) -> Cpu:
         """CPU of a refusal by one process that gives so many a second.
 
-        A busy loop finds many requests whenever it looks; linear in between.
+        A busy loop finds many requests whenever it looks, and its code in the caches; linear
+        between the two rates that were measured.
         """
-        load = min(1.0, refusals_per_second / self.sold_out.requests_per_second)
-        return self.sold_out.cpu + self.lone_refusal * (1 - load)
+        calm, busy = self.calm_refusal, self.sold_out
+        if calm is None or calm.requests_per_second >= busy.requests_per_second:
+            return busy.cpu
+        span = busy.requests_per_second - calm.requests_per_second
+        share = (refusals_per_second - calm.requests_per_second) / span
+        return calm.cpu + (busy.cpu - calm.cpu) * min(1.0, max(0.0, share))
+
+    def _idle_share(self, orders_per_second: float) -> float:
+        """How much of the loop's time is not for the orders themselves."""
+        own_us = self.order.cpu.api - self.per_batch.api / self.order.batch_size
+        return 1 - orders_per_second * max(0.0, own_us) * MICRO
+
+
+def batch_of(met: float) -> float:
+    """The mean size of a batch when so many arrive, on average, while another is under way.
+
+    Of Poisson arrivals none come with probability e^-x; then the next order is a batch by itself.
+    """
+    return met + math.exp(-met)
+
+
+def orders_met(batch_size: float) -> float:
+    """The inverse of `batch_of`, for sizes of at least 1."""
+    low, high = 0.0, max(1.0, batch_size)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if batch_of(middle) < batch_size else (low, middle)
+    return low

@@ -258,16 +258,16 @@ class _Demand:
     def tier_limit(self) -> float:
         """Orders of one tier a second: a batch locks its row until the commit is on the disk.
 
-        That is not measured by itself, and takes no longer than a whole lone order.
+        That is not measured by itself, and takes no longer than a whole order that meets nobody.
         """
-        if self.costs.lone_order_seconds is None:
+        if self.costs.order_seconds is None:
             return math.inf
-        return self.setup.ledger_batch_size_max / self.costs.lone_order_seconds
+        return self.setup.ledger_batch_size_max / self.costs.order_seconds
 
     def batch_size(self, orders_per_second: float) -> float:
         """Orders in a batch of the ledger: as many as measured, or as wait for the tier's row."""
-        lone_seconds = self.costs.lone_order_seconds or 0.0
-        return max(self.costs.order.batch_size, orders_per_second * lone_seconds)
+        order_seconds = self.costs.order_seconds or 0.0
+        return max(self.costs.order.batch_size, orders_per_second * order_seconds)
 
     @property
     def decided_max(self) -> float:

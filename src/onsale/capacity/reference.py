@@ -70,8 +70,8 @@ class _Variants(BaseModel):
     replay: _BatchedVariant
     sold_out: _Variant
     pay: _Variant | None = None
-    order_alone: _BatchedVariant | None = None
-    sold_out_alone: _Variant | None = None
+    order_calm: _BatchedVariant | None = None
+    sold_out_calm: _Variant | None = None
     workers_2: _BatchedVariant | None = None
     workers_4: _BatchedVariant | None = None
 
@@ -129,17 +129,17 @@ def reference_of(data: Any, name: str) -> Reference:
 
 
 def _costs(variants: _Variants) -> Costs:
-    order, alone = variants.order.kind, variants.order_alone
     costs = Costs(
-        order=order,
+        order=variants.order.kind,
         hold=variants.hold.kind,
         replay=variants.replay.kind,
         sold_out=variants.sold_out.kind,
         pay=variants.pay.kind if variants.pay else None,
     )
-    if alone is not None:
-        costs = costs.with_lone_order(alone.kind, alone.p50_ms.median / 1e3)
-    if variants.sold_out_alone is not None:
-        costs = costs.with_lone_refusal(variants.sold_out_alone.cpu)
+    if variants.order_calm is not None:
+        latency_seconds = variants.order_calm.p50_ms.median / 1e3
+        costs = costs.with_calm_orders(variants.order_calm.kind, latency_seconds)
+    if variants.sold_out_calm is not None:
+        costs = costs.with_calm_refusals(variants.sold_out_calm.kind)
     several = variants.workers_4 or variants.workers_2
     return costs if several is None else costs.with_several_processes(several.kind)

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from onsale.capacity.check import DEVIATION_MAX, Check
 from onsale.capacity.costs import Costs
-from onsale.capacity.model import Name, OnSale, Part, Plan, Setup
+from onsale.capacity.model import Name, OnSale, Plan, Setup
 from onsale.capacity.reference import Reference
 
 _REASONS = {
@@ -146,7 +146,7 @@ def _source(reference: Reference) -> Iterator[str]:
 def _missing(costs: Costs) -> Iterator[str]:
     if costs.pay is None:
         yield "payments"
-    if costs.lone_order_seconds is None:
+    if costs.order_seconds is None:
         yield "the tier's row"
 
 
