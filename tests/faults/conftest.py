@@ -64,7 +64,9 @@ async def empty_stores(stores: Stores, service: Service, redis: Redis) -> None:
     """No events, no orders, no keys."""
     await redis.flushdb()
     async with service.database.transaction("test") as connection:
-        await connection.execute(text("TRUNCATE events, tiers, buyer_units, orders, order_items, payments"))
+        await connection.execute(
+            text("TRUNCATE events, tiers, buyer_units, orders, order_items, payments")
+        )
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ _WARM_UP_SECONDS = 1
 _WARM_UPS_MAX = 10
 _SETTLE_SECONDS_MAX = 30.0
 _SETTLE_POLL_SECONDS = 0.02
-# /proc counts in hundredths of a second: whoever uses none in this time is idle.
+# Whoever uses next to no CPU for so long has nothing left to do.
 _IDLE_SECONDS = 0.05
+_IDLE_CPU_SECONDS = 0.002
 # More than are ever waiting for an answer, so that nobody who is due waits for a connection.
 _OPEN_CONNECTIONS = 512
 
@@ -235,6 +236,7 @@ def _settled(subject: Subject) -> ApiCounters | None:
 
 
 def _is_idle(server: Server) -> bool:
-    used_before = cpu_seconds(server.process.pid)
+    (used_before,) = cpu_seconds(server.process.pid)
     time.sleep(_IDLE_SECONDS)
-    return cpu_seconds(server.process.pid) == used_before
+    (used,) = cpu_seconds(server.process.pid)
+    return used - used_before <= _IDLE_CPU_SECONDS

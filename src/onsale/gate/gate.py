@@ -292,13 +292,13 @@ class Gate:
     ) -> list[Any]:
         async with self._measured(name, keys[0]):
             server = await self._servers.of(keys[0])
+            if not server.is_named_by(epoch):
+                # Which run answers is told by new connections alone, and an idle process has none
+                # since a restart: only then is another epoch than ours wrong for certain.
+                server = await self._servers.answering(keys[0])
+            if not server.is_named_by(epoch):
+                raise GateLost
             with server.watched():
-                if not server.is_named_by(epoch):
-                    # Which run answers is told by new connections alone, and an idle process has
-                    # none since a restart: only then is another epoch than ours wrong for certain.
-                    server = await self._servers.answering(keys[0])
-                if not server.is_named_by(epoch):
-                    raise GateLost
                 async with asyncio.timeout(deadline_seconds):
                     reply: list[Any] = await server.scripts[name](keys, [epoch, *args])
         # The call may have been the first on a new connection, to a server that was restarted with
