@@ -72,7 +72,7 @@ class _Seen(NamedTuple):
         if self.counted is not None:
             return sum(self.counted.answers.values())
         if self.grown is not None:
-            return self.grown.orders
+            return max(self.grown.orders, self.driven.requests)
         return self.driven.requests + self.unanswered
 
     @property
@@ -94,12 +94,9 @@ class _Seen(NamedTuple):
     def _wrong_answers(self) -> int:
         if self.counted is not None:
             return self.requests - self.counted.answers.get(self.variant.status, 0)
-        errors = self.driven.error_answers
-        return (
-            errors
-            if self.variant.status < HTTPStatus.BAD_REQUEST
-            else (self.driven.requests - errors)
-        )
+        if self.variant.status >= HTTPStatus.BAD_REQUEST:
+            return self.driven.requests - self.driven.error_answers
+        return self.driven.error_answers
 
     @property
     def _orders_expected(self) -> range:
