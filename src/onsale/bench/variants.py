@@ -50,8 +50,8 @@ class Variant:
     With a `sale` it is the service; without, the `app` that is made by `module:factory`, which
     keeps its orders in the `schema` of Postgres, if it keeps any. The rest is where it differs from
     the others: a database of its own, where each commit may take longer; a way to Redis and back
-    that takes longer, through a proxy; more processes; no metrics and logs; more connections; buyers
-    who arrive by the clock.
+    that takes longer, through a proxy; more processes; no metrics and logs; more connections; a
+    crowd that arrives by the clock.
     """
 
     name: str

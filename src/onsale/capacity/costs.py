@@ -114,15 +114,16 @@ class Costs:
     def batch_size(self, orders_per_second: float) -> float:
         """Orders in a batch of one process that gets so many of them a second.
 
-        A batch is what arrived while the last one was under way; that takes longer by what the loop
-        has to do for those who arrive meanwhile. Never larger than was measured under full load:
-        larger ones are cheaper, by a guess.
+        A batch is what arrived while the last one was under way, and that takes longer by what the
+        loop has to do for those who arrive meanwhile. Never smaller than the loop has time for, and
+        never larger than was measured under full load: larger ones are cheaper, by a guess.
         """
         idle_share = self._idle_share(orders_per_second)
         if self.flight_seconds is None or idle_share <= 0:
             return self.order.batch_size
         met = orders_per_second * self.flight_seconds / idle_share
-        return min(self.order.batch_size, batch_of(met))
+        least = orders_per_second * self.per_batch.api * MICRO / idle_share
+        return min(self.order.batch_size, max(batch_of(met), least))
 
     def in_batches(self, kind: Kind, batch_size: float) -> Cpu:
         """CPU of such a request in a batch of that size, or of the measured one if that is less."""
