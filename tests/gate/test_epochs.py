@@ -168,7 +168,9 @@ def own_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Embed
 
 
 def client_of(server: EmbeddedValkey) -> Gate:
-    return Gate.connect(Settings(redis_url=server.url, redis_timeout_seconds=0.2))
+    return Gate.connect(
+        Settings(redis_url=server.url, redis_timeout_seconds=0.2, redis_rest_seconds=1e-6)
+    )
 
 
 async def reconnected(ask: Callable[[], Awaitable[Answer]]) -> Answer:

@@ -130,11 +130,11 @@ class Turns:
         raise BenchError(f"{subject.variant.name} did not get warm; see {subject.server.log_path}")
 
     def closed(self, subject: Subject) -> Measured:
-        """A turn in which every connection sends when it has been answered."""
+        """A turn in which every connection sends when it has been answered, or as its variant."""
         held_before = subject.holdings()
         counted_before = _settled(subject)
         used_before = _Work.so_far(subject.server, self._running)
-        driven = self.drive(subject, self._seconds)
+        driven = self.drive(subject, self._seconds, subject.variant.arrivals_per_second)
         counted = _settled(subject)
         used = _Work.so_far(subject.server, self._running).since(used_before)
         seen = _Seen(
@@ -165,7 +165,9 @@ class Turns:
     def drive(self, subject: Subject, seconds: int, arrivals_per_second: float = 0) -> Driven:
         """Send the crowd. Raises `BenchError` when nobody is answered."""
         server, variant = subject.server, subject.variant
-        connections = _OPEN_CONNECTIONS if arrivals_per_second else self._connections_of(subject)
+        connections = self._connections_of(subject)
+        if arrivals_per_second and not variant.connections:
+            connections = _OPEN_CONNECTIONS
         server.check()
         driven = self._crowd.drive(
             subject.request,

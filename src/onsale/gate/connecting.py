@@ -13,14 +13,17 @@ that followed it would be decided by a server that nobody has named yet.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.crc import key_slot
-from redis.exceptions import ClusterDownError, MovedError, RedisError
+from redis.exceptions import AskError, ClusterDownError, MovedError, RedisError, TryAgainError
 
+from onsale.domain.errors import GateUnavailable
+from onsale.gate.breaker import Breaker
 from onsale.gate.epoch import names_server
 from onsale.gate.scripts import register
 from onsale.settings import Settings
@@ -52,6 +55,26 @@ class Server:
         self.redis = Redis(connection_pool=self._pool)
         self.scripts = register(self.redis)
         self.run_id: str | None = None
+        self._breaker = Breaker("redis", settings.redis_rest_seconds)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Let the breaker know how the call of the block goes.
+
+        Raises `GateUnavailable` in place of the block while the server is left alone.
+        """
+        if not self._breaker.allows():
+            raise GateUnavailable
+        try:
+            yield
+        except (AskError, TryAgainError):
+            # It is well, and so are its other events: this one's slot is elsewhere or on its way.
+            self._breaker.succeeded()
+            raise
+        except (TimeoutError, RedisError, OSError):
+            self._breaker.failed()
+            raise
+        self._breaker.succeeded()
 
     def is_named_by(self, epoch: str) -> bool:
         """Whether the epoch was loaded on the run that answers here, as far as this is known."""
@@ -71,7 +94,9 @@ class Server:
 
 
 class Servers(Protocol):
-    """The servers of a gate. What asks a server raises `RedisError`, `OSError`, `TimeoutError`."""
+    """The servers of a gate. What asks one raises `RedisError`, `OSError`, `TimeoutError`, and
+    `GateUnavailable` when it is left alone.
+    """
 
     async def of(self, key: str) -> Server:
         """Where the key is, as far as is known."""
@@ -108,7 +133,8 @@ class OneServer:
         return self._server
 
     async def answering(self, key: str) -> Server:
-        await self._server.redis.ping()
+        with self._server.watched():
+            await self._server.redis.ping()
         return self._server
 
     def learn(self, key: str, error: Exception) -> bool:
@@ -138,15 +164,12 @@ class Cluster:
         self._first = Address(where.get("host", "localhost"), where.get("port", 6379))
         self._nodes = {self._first: self._open(self._first)}
         self._owners: dict[int, Address] = {}
-        self._reading = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
 
     async def of(self, key: str) -> Server:
         slot = _slot(key)
         if slot not in self._owners:
-            async with self._reading:
-                # Many may have waited for the one who has read by now.
-                if slot not in self._owners:
-                    await self._read_owners()
+            await self._share_reading()
         if slot not in self._owners:
             raise ClusterDownError(f"no node owns slot {slot}")
         owner = self._owners[slot]
@@ -158,8 +181,9 @@ class Cluster:
         for _ in range(_MOVES_MAX):
             server = await self.of(key)
             try:
-                # A ping that only the owner of the slot answers.
-                await server.redis.exists(key)
+                with server.watched():
+                    # A ping that only the owner of the slot answers.
+                    await server.redis.exists(key)
             except MovedError as moved:
                 self.learn(key, moved)
             else:
@@ -184,6 +208,19 @@ class Cluster:
 
     def _open(self, address: Address) -> Server:
         return Server({**self._where, **address._asdict()}, self._settings)
+
+    async def _share_reading(self) -> None:
+        """Read who owns what; many who need it at once share one reading, and its failure."""
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read_owners())
+            self._reading.add_done_callback(self._end_reading)
+        # Shielded: one who stops waiting must not stop it for the others.
+        await asyncio.shield(self._reading)
+
+    def _end_reading(self, reading: "asyncio.Task[None]") -> None:
+        self._reading = None
+        if not reading.cancelled():
+            reading.exception()  # heard, though nobody may be waiting any more
 
     async def _read_owners(self) -> None:
         asked, ranges = await self._ask_any(_slot_ranges)

@@ -5,6 +5,7 @@ server that does not answer is `GateUnavailable`; one that holds something else 
 authorised is `GateLost`.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from time import perf_counter
@@ -16,7 +17,7 @@ from onsale.domain.errors import GateLost, GateUnavailable
 from onsale.domain.event import Event, SaleSwitch
 from onsale.domain.inventory import Outcome
 from onsale.gate.codec import StoredOrder, decode_stored
-from onsale.gate.connecting import Servers, connect
+from onsale.gate.connecting import Server, Servers, connect
 from onsale.gate.keys import event_keys
 from onsale.gate.scripts import ScriptName
 from onsale.observability import metrics
@@ -76,13 +77,14 @@ class GateBooks(NamedTuple):
 class Gate:
     """The gate of every event; `Gate.connect(settings)` makes one."""
 
-    def __init__(self, servers: Servers) -> None:
+    def __init__(self, servers: Servers, deadline_seconds: float) -> None:
         self._servers = servers
+        self._deadline_seconds = deadline_seconds
 
     @classmethod
     def connect(cls, settings: Settings) -> Self:
         """A client that opens its connections when it first needs them."""
-        return cls(connect(settings))
+        return cls(connect(settings), settings.gate_deadline_seconds)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -95,7 +97,7 @@ class Gate:
     ) -> Admission:
         """Decide `(order id, body)` pairs in their order, all of an order's items or none.
 
-        Raises `GateUnavailable`, `GateLost`.
+        Raises `GateUnavailable`, also when it is not answered before its deadline, `GateLost`.
         """
         keys = event_keys(event_id)
         args = [part for order in orders for part in order]
@@ -104,6 +106,7 @@ class Gate:
             (keys.sale, keys.avail, keys.orders, keys.buyers, keys.seen),
             epoch,
             args,
+            self._deadline_seconds,
         )
         outcomes, strangers, ever_admitted, *tiers = reply
         return Admission(
@@ -280,22 +283,37 @@ class Gate:
     # -- how
 
     async def _run(
-        self, name: ScriptName, keys: tuple[str, ...], epoch: str, args: Iterable[Any]
+        self,
+        name: ScriptName,
+        keys: tuple[str, ...],
+        epoch: str,
+        args: Iterable[Any],
+        deadline_seconds: float | None = None,
     ) -> list[Any]:
+        deadline = _from_now(deadline_seconds)
         async with self._measured(name, keys[0]):
-            server = await self._servers.of(keys[0])
-            if not server.is_named_by(epoch):
-                # Which run answers is told by new connections alone, and an idle process has none
-                # since a restart: only then is another epoch than ours wrong for certain.
-                server = await self._servers.answering(keys[0])
-            if not server.is_named_by(epoch):
-                raise GateLost
-            reply: list[Any] = await server.scripts[name](keys, [epoch, *args])
+            server = await self._server_named_by(epoch, keys[0], deadline)
+            with server.watched():
+                async with asyncio.timeout_at(deadline):
+                    reply: list[Any] = await server.scripts[name](keys, [epoch, *args])
         # The call may have been the first on a new connection, to a server that was restarted with
         # what it had saved. What the script did there goes when that gate is loaded anew.
         if reply[0] == b"LOST" or not server.is_named_by(epoch):
             raise GateLost
         return reply
+
+    async def _server_named_by(self, epoch: str, key: str, deadline: float | None) -> Server:
+        async with asyncio.timeout_at(deadline):
+            server = await self._servers.of(key)
+        if not server.is_named_by(epoch):
+            # Which run answers is told by new connections alone, and an idle process has none since
+            # a restart: only then is another epoch than ours wrong for certain.
+            with server.watched():
+                async with asyncio.timeout_at(deadline):
+                    server = await self._servers.answering(key)
+        if not server.is_named_by(epoch):
+            raise GateLost
+        return server
 
     @asynccontextmanager
     async def _measured(self, operation: str, key: str | None = None) -> AsyncIterator[None]:
@@ -330,6 +348,10 @@ class SeenFilter:
             if byte >= len(self._bits) or not self._bits[byte] >> (7 - (offset & 7)) & 1:
                 return False
         return True
+
+
+def _from_now(seconds: float | None) -> float | None:
+    return None if seconds is None else asyncio.get_running_loop().time() + seconds
 
 
 def _pairs(flat: Sequence[int]) -> dict[int, int]:

@@ -40,6 +40,13 @@ class OrderKey(NamedTuple):
     order_id: bytes
 
 
+class KnownOrder(NamedTuple):
+    """What is compared of an order: whether it is live, and what it was for."""
+
+    status: OrderStatus
+    fingerprint: bytes
+
+
 class PaymentAttempt(NamedTuple):
     """An attempt to pay that is under way; `age_seconds` by the ledger's clock."""
 
@@ -85,6 +92,22 @@ class LedgerTierBooks(NamedTuple):
     def oversold_units(self) -> int:
         """Units of live orders beyond the capacity; 0 in a sound sale."""
         return max(0, self.summed_reserved_units - self.counted.capacity_units)
+
+
+class BuyerUnits(NamedTuple):
+    """How many units a buyer's live orders come to."""
+
+    buyer_id: str
+    units: int
+
+
+class OrderMoney(NamedTuple):
+    """An order's payments: those taken or about to be, those given back or about to be."""
+
+    order_id: bytes
+    status: OrderStatus
+    payments_taken: int
+    payments_given_back: int
 
 
 def payment_key(key: OrderKey, attempt: int) -> str:
@@ -177,7 +200,7 @@ class Ledger:
             [request.event_id for request in requests],
             [request.order_id.hex() for request in requests],
         )
-        found = (_order_from(row) for row in rows)
+        found = (order_from(row) for row in rows)
         return {OrderKey(order.event_id, order.id): order for order in found}
 
     # -- reading
@@ -186,7 +209,7 @@ class Ledger:
         """The order, abandoned ones included, or `None`."""
         async with self._database.driver("get") as connection:
             rows = await connection.fetch(statements.READ, [key.event_id], [key.order_id.hex()])
-        return _order_from(rows[0]) if rows else None
+        return order_from(rows[0]) if rows else None
 
     async def of_buyer(self, buyer_id: str, after: PageMark | None, size: int) -> list[Order]:
         """The buyer's orders of all events, newest first, `size` after a page mark."""
@@ -202,7 +225,7 @@ class Ledger:
                     after.event_id,
                     after.order_id.hex(),
                 )
-        return [_order_from(row) for row in rows]
+        return [order_from(row) for row in rows]
 
     # -- ending
 
@@ -329,7 +352,7 @@ class Ledger:
                     statements.READ_LIVE_AFTER, event_id, CHUNK_ORDERS, after
                 )
             if rows:
-                yield [_order_from(row) for row in rows]
+                yield [order_from(row) for row in rows]
             if len(rows) < CHUNK_ORDERS:
                 return
             after = rows[-1]["id"].hex
@@ -377,17 +400,20 @@ class Ledger:
                 [key.event_id for key in keys],
                 [key.order_id.hex() for key in keys],
             )
-        return [order for order in map(_order_from, rows) if order.status.live]
+        return [order for order in map(order_from, rows) if order.status.live]
 
-    async def statuses(self, event_id: str, ids: Iterable[bytes]) -> dict[bytes, OrderStatus]:
-        """The statuses of those orders that are here."""
-        query = select(orders.c.id, orders.c.status).where(
+    async def known(self, event_id: str, ids: Iterable[bytes]) -> "dict[bytes, KnownOrder]":
+        """Those of the orders that are here, in a few words."""
+        query = select(orders.c.id, orders.c.status, orders.c.fingerprint).where(
             orders.c.event_id == event_id,
             orders.c.id.in_([order_id.hex() for order_id in ids]),
         )
-        async with self._database.transaction("statuses") as connection:
+        async with self._database.transaction("known") as connection:
             rows = (await connection.execute(query)).all()
-        return {UUID(order_id).bytes: status for order_id, status in rows}
+        return {
+            UUID(order_id).bytes: KnownOrder(status, _fingerprint(signed))
+            for order_id, status, signed in rows
+        }
 
     async def ended_within(self, event_id: str, seconds: float) -> list[bytes]:
         """Ids of the event's orders that ended within the last `seconds`."""
@@ -442,6 +468,23 @@ class Ledger:
             for row in rows
         ]
 
+    async def buyers_above(self, event_id: str, limit_units: int) -> list[BuyerUnits]:
+        """Buyers whose live orders come to more than the limit; none in a sound sale."""
+        async with self._database.driver("buyers_above") as connection:
+            rows = await connection.fetch(statements.BUYERS_ABOVE, event_id, limit_units)
+        return [BuyerUnits(*row) for row in rows]
+
+    async def money_astray(self, event_id: str) -> list[OrderMoney]:
+        """Orders of a card event whose payments are not those of their status; none in a sound
+        sale.
+        """
+        async with self._database.driver("money_astray") as connection:
+            rows = await connection.fetch(statements.MONEY_ASTRAY, event_id)
+        return [
+            OrderMoney(order_id.bytes, OrderStatus(status), taken, given_back)
+            for order_id, status, taken, given_back in rows
+        ]
+
 
 _ID_BEFORE_ALL = bytes(16).hex()
 
@@ -474,19 +517,24 @@ def _as_placed(request: OrderRequest, placed_at: datetime) -> Order:
     )
 
 
-def _order_from(row: asyncpg.Record) -> Order:
+def order_from(row: asyncpg.Record) -> Order:
+    """The order in a row of `statements`."""
     return Order(
         event_id=row["event_id"].hex,
         id=row["id"].bytes,
         buyer_id=row["buyer_id"],
         status=OrderStatus(row["status"]),
-        fingerprint=row["fingerprint"].to_bytes(FINGERPRINT_BYTES, "big", signed=True),
+        fingerprint=_fingerprint(row["fingerprint"]),
         items=tuple(Item(*pair) for pair in row["items"]),
         amount_minor_units=row["amount_minor_units"],
         currency=row["currency"],
         created_at=row["created_at"],
         expires_at=row["expires_at"],
     )
+
+
+def _fingerprint(signed: int) -> bytes:
+    return signed.to_bytes(FINGERPRINT_BYTES, "big", signed=True)
 
 
 def _counted(row: Row[Any]) -> TierBooks:

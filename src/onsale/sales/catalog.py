@@ -135,8 +135,9 @@ class Catalog:
         epoch = sale.event.gate_epoch
         if epoch is None:
             raise GateLost
+        asked_at_seconds = monotonic()
         try:
-            sale.see(await self._gate.availability(sale.event.id, epoch))
+            sale.see(await self._gate.availability(sale.event.id, epoch), asked_at_seconds)
         except GateLost:
             sale.view = None
             await self.reload(sale.event.id)
