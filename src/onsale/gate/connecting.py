@@ -101,8 +101,11 @@ class Servers(Protocol):
     async def of(self, key: str) -> Server:
         """Where the key is, as far as is known."""
 
-    async def answering(self, key: str) -> Server:
-        """Where the key is; it has just answered, so its run id is the present one."""
+    async def answering(self, key: str, deadline: float | None = None) -> Server:
+        """Where the key is; it has just answered, so its run id is the present one.
+
+        A server that has not answered by `deadline`, of the event loop's clock, is `TimeoutError`.
+        """
 
     def learn(self, key: str, error: Exception) -> bool:
         """Draw the consequences of a failed call; whether the key is at another server now."""
@@ -132,9 +135,10 @@ class OneServer:
     async def of(self, key: str) -> Server:
         return self._server
 
-    async def answering(self, key: str) -> Server:
+    async def answering(self, key: str, deadline: float | None = None) -> Server:
         with self._server.watched():
-            await self._server.redis.ping()
+            async with asyncio.timeout_at(deadline):
+                await self._server.redis.ping()
         return self._server
 
     def learn(self, key: str, error: Exception) -> bool:
@@ -177,13 +181,14 @@ class Cluster:
             self._nodes[owner] = self._open(owner)
         return self._nodes[owner]
 
-    async def answering(self, key: str) -> Server:
+    async def answering(self, key: str, deadline: float | None = None) -> Server:
         for _ in range(_MOVES_MAX):
             server = await self.of(key)
             try:
                 with server.watched():
-                    # A ping that only the owner of the slot answers.
-                    await server.redis.exists(key)
+                    async with asyncio.timeout_at(deadline):
+                        # A ping that only the owner of the slot answers.
+                        await server.redis.exists(key)
             except MovedError as moved:
                 self.learn(key, moved)
             else:

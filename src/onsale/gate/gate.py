@@ -308,9 +308,7 @@ class Gate:
         if not server.is_named_by(epoch):
             # Which run answers is told by new connections alone, and an idle process has none since
             # a restart: only then is another epoch than ours wrong for certain.
-            with server.watched():
-                async with asyncio.timeout_at(deadline):
-                    server = await self._servers.answering(key)
+            server = await self._servers.answering(key, deadline)
         if not server.is_named_by(epoch):
             raise GateLost
         return server
