@@ -1,7 +1,6 @@
 """What is measured, running: both stores and a server for each variant."""
 
 import os
-import random
 import socket
 import subprocess
 import sys
@@ -81,7 +80,7 @@ def stage(
         stores = [Stores(_database(variant, postgres), valkey.url) for variant in variants]
         tell("starting a server for each variant")
         servers = []
-        for variant, its_stores, ports in zip(variants, stores, _free_ports(), strict=False):
+        for variant, its_stores, ports in zip(variants, stores, _free_ports(exits), strict=False):
             redis_url = _way_to_redis(variant, valkey.url, folder, exits)
             server = _start(variant, folder, auth_secret, its_stores, redis_url, ports)
             exits.callback(stop_child, server.process)
@@ -156,11 +155,17 @@ def _wait_until_ready(server: Server) -> None:
     raise BenchError(f"{server.variant.name} was not ready in time; see {server.log_path}")
 
 
-def _free_ports() -> Iterator[range]:
+def _free_ports(exits: ExitStack) -> Iterator[range]:
     """Ports in a row that nobody listens on, for one server after the other."""
-    blocks = range(_PORTS.start, _PORTS.stop, _PORTS_PER_SERVER)
-    for first in random.sample(blocks, len(blocks)):
+    for first in range(_PORTS.start, _PORTS.stop, _PORTS_PER_SERVER):
         ports = range(first, first + _PORTS_PER_SERVER)
+        # A name that is free again when this process ends: another run, whose servers may not
+        # listen yet, has another name.
+        name = exits.enter_context(socket.socket(socket.AF_UNIX))
+        try:
+            name.bind(f"\0onsale-bench-{first}")
+        except OSError:
+            continue
         if not any(_accepts(port) for port in ports):
             yield ports
 
