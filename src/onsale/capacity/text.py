@@ -131,6 +131,11 @@ def _answers(plan: Plan, sale: OnSale, setup: Setup) -> Iterator[tuple[str, str]
         f" {plan.postgres_connections_max:,} of Postgres and {plan.redis_connections_max:,} of"
         " Redis at most",
     )
+    yield (
+        "network",
+        f"{plan.network_in_bits_per_second / 1e6:,.0f} Mbit/s in,"
+        f" {plan.network_out_bits_per_second / 1e6:,.0f} Mbit/s out, of HTTP at the peak",
+    )
 
 
 def _source(reference: Reference) -> Iterator[str]:
