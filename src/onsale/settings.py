@@ -3,6 +3,7 @@
 The unit is the last word of each name; the reason for a default stands beside it.
 """
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, model_validator
@@ -25,7 +26,10 @@ class Settings(BaseSettings):
     database_url: Annotated[str, Field(pattern=r"^postgresql\+asyncpg://")] = (
         "postgresql+asyncpg://onsale@127.0.0.1:5432/onsale"
     )
-    redis_url: Annotated[str, Field(pattern=r"^(redis|rediss|unix)://")] = (
+    # `redis+cluster://` and `rediss+cluster://` name any node of a cluster: the others are asked of
+    # it, and take the same password and TLS settings. Said, not found out: a node that is down
+    # cannot tell what it belongs to.
+    redis_url: Annotated[str, Field(pattern=r"^(rediss?(\+cluster)?|unix)://")] = (
         "redis://127.0.0.1:6379/0"
     )
 
@@ -59,8 +63,14 @@ class Settings(BaseSettings):
     batch_queue_size_max: Count = 10_000
 
     # -- the gate
+    # To each server of it.
     redis_connections_max: Count = 32
     redis_timeout_seconds: Seconds = 2.0
+    # A batch of orders that the gate has not decided by then is admitted by the ledger: far longer
+    # than the gate takes, and soon enough that buyers do not notice.
+    gate_deadline_seconds: Seconds = 0.5
+    # A gate that failed is left alone for this long before it is asked again.
+    redis_rest_seconds: Seconds = 0.5
     # 250 ms: a refresh costs one short script, and buyers wait longer for a page.
     sale_view_age_seconds_max: Seconds = 0.25
 
@@ -80,6 +90,8 @@ class Settings(BaseSettings):
     # -- payment, by the simulated provider
     payment_timeout_seconds: Seconds = 3.0
     simulated_payment_slow_seconds: Seconds = 1.0
+    # Where the simulated provider writes down what it was told; nowhere, unless somebody checks.
+    simulated_payment_books: Path | None = None
 
     # -- workers
     # A quarter of the two seconds within which an expired hold is back on sale.
@@ -88,6 +100,27 @@ class Settings(BaseSettings):
     # Longer than a statement may take: an order still on its way to the ledger is left alone.
     reconciler_grace_seconds: Seconds = 10.0
     outbox_interval_seconds: Seconds = 0.5
+
+    # -- webhooks
+    webhook_interval_seconds: Seconds = 0.5
+    # For receivers on this machine or network, and such without TLS. Otherwise whoever may register
+    # an endpoint could have this service send into the network that it stands in.
+    webhook_private_targets_allowed: bool = False
+    # For a whole attempt; Standard Webhooks recommends 15 to 30 s.
+    webhook_timeout_seconds: Seconds = 15.0
+    # To one endpoint from one process: enough for 80 messages a second at 100 ms each.
+    webhooks_in_flight_max: Annotated[int, Field(ge=1, le=100)] = 8
+    # Each pause is four times the one before, up to a day: ten attempts take two days, and a
+    # receiver may be away for a weekend's better part.
+    webhook_attempts_max: Annotated[int, Field(ge=1, le=100)] = 10
+    webhook_backoff_seconds: Seconds = 5.0
+    webhook_backoff_seconds_max: Seconds = 86_400.0
+    # Far longer than the attempts take; until then a message can be looked up and sent again.
+    webhook_keep_days: Annotated[int, Field(ge=3, le=3_650)] = 30
+
+    # -- the fault campaign
+    # Where this process crashes (`sales.failpoints`). Nowhere, and then nothing is asked.
+    failpoint: str = ""
 
     # -- logs
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -113,7 +113,7 @@ class GateMachine(RuleBasedStateMachine):
     @rule(batch=batches)
     def admit(self, batch: list[tuple[int, int, int]]) -> None:
         orders = [self._order(press) for press in batch]
-        now_ms = self._run(self._gate.now_seconds()) * 1000
+        now_ms = self._run(self._gate.now_seconds(self._event.id)) * 1000
         before = set(self._model.orders)
         expected = self._model.admit([order.taken for order in orders], now_ms)
         answer = self._run(self._gate.admit(self._event.id, self._epoch, pairs(*orders)))

@@ -104,7 +104,7 @@ def pairs(*orders: AnOrder) -> list[tuple[bytes, bytes]]:
 
 async def load(gate: Gate, event: Event, generation: int = 1) -> OpenSale:
     """Begin to load an event under a generation."""
-    epoch = make_epoch(generation, await gate.run_id())
+    epoch = make_epoch(generation, await gate.run_id(event.id))
     await gate.load(event, epoch)
     return OpenSale(event, epoch)
 

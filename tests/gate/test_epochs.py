@@ -27,6 +27,7 @@ from onsale.gate.gate import Gate
 from onsale.gate.keys import event_keys
 from onsale.settings import Settings
 from tests.gate.support import an_event, an_order, load, on_sale, orders_of_many, pairs
+from tests.support import wait_until
 
 ORDER = an_order("buyer", "key")
 
@@ -54,7 +55,7 @@ operations = pytest.mark.parametrize("operation", OPERATIONS)
 async def test_under_another_generation_nothing_is_done(gate: Gate, operation: str) -> None:
     sale = await on_sale(gate, an_event(5), generation=2)
     for generation in (1, 3):
-        stranger = make_epoch(generation, await gate.run_id())
+        stranger = make_epoch(generation, await gate.run_id(sale.event.id))
         with pytest.raises(GateLost):
             await OPERATIONS[operation](gate, sale.event, stranger)
     await OPERATIONS[operation](gate, sale.event, sale.epoch)
@@ -168,7 +169,9 @@ def own_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Embed
 
 
 def client_of(server: EmbeddedValkey) -> Gate:
-    return Gate.connect(Settings(redis_url=server.url, redis_timeout_seconds=0.2))
+    return Gate.connect(
+        Settings(redis_url=server.url, redis_timeout_seconds=0.2, redis_rest_seconds=1e-6)
+    )
 
 
 async def reconnected(ask: Callable[[], Awaitable[Answer]]) -> Answer:
@@ -228,6 +231,31 @@ async def test_a_process_that_was_idle_through_a_restart_goes_on(
         await gate.close()
 
 
+async def test_a_process_that_left_a_dead_server_alone_goes_on(own_server: EmbeddedValkey) -> None:
+    """It tries the server again by asking for its run, and that is one call, not one in another:
+    seen red with the breaker asked twice, which took the trial for somebody else's.
+    """
+    waiting = Gate.connect(Settings(redis_url=own_server.url, redis_rest_seconds=0.05))
+    other = client_of(own_server)
+    sale = await on_sale(waiting, an_event(5))
+    own_server.kill()
+    with pytest.raises(GateUnavailable):
+        await waiting.admit(sale.event.id, sale.epoch, pairs(ORDER))
+    own_server.start()
+    sale = await on_sale(other, sale.event, generation=2)
+
+    async def admitted() -> bool:
+        try:
+            answer = await waiting.admit(sale.event.id, sale.epoch, pairs(ORDER))
+        except GateUnavailable:
+            return False
+        return answer.outcomes == [Outcome.ADMITTED]
+
+    await wait_until(admitted)
+    for gate in (waiting, other):
+        await gate.close()
+
+
 def counted(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
@@ -267,8 +295,8 @@ READINGS: dict[str, Callable[[Gate, str], Awaitable[object]]] = {
     "orders": read_orders,
     "missing": lambda gate, event_id: gate.missing(event_id, [ORDER.id]),
     "seen_filter": lambda gate, event_id: gate.seen_filter(event_id),
-    "now_seconds": lambda gate, event_id: gate.now_seconds(),
-    "run_id": lambda gate, event_id: gate.run_id(),
+    "now_seconds": lambda gate, event_id: gate.now_seconds(event_id),
+    "run_id": lambda gate, event_id: gate.run_id(event_id),
     "retire": lambda gate, event_id: gate.retire(event_id, keep_seconds=60),
 }
 

@@ -42,45 +42,40 @@ class Fault(NamedTuple):
     mistakes: dict[str, str]
 
 
-_TAKE = "for i = 1, #items, 2 do left[items[i]] = left[items[i]] - items[i + 1] end"
-_SHORT = "if units_left(items[i]) < items[i + 1] then return SOLD_OUT end"
+_TAKE = "left[tier] = left[tier] - quantity"
+_SHORT = "lacking = lacking or units_left(tier) < quantity"
 
 FAULTS = {
-    "stock is not checked": Fault(ScriptName.ADMIT, {_SHORT: "units_left(items[i])"}),
+    "stock is not checked": Fault(ScriptName.ADMIT, {_SHORT: "units_left(tier)"}),
     "the last unit is kept back": Fault(ScriptName.ADMIT, {_SHORT: _SHORT.replace("<", "<=")}),
     "one unit too many is sold": Fault(
-        ScriptName.ADMIT, {_SHORT: _SHORT.replace("< items[i + 1]", "< items[i + 1] - 1")}
+        ScriptName.ADMIT, {_SHORT: _SHORT.replace("< quantity", "< quantity - 1")}
     ),
     "only the first item is checked": Fault(
         ScriptName.ADMIT,
-        {
-            "for i = 1, #items, 2 do\n    if units_left": (
-                "for i = 1, #items, 2 do units_left(items[i]) end\n"
-                "  for i = 1, 2, 2 do\n    if units_left"
-            )
-        },
+        {_SHORT: "lacking = units_left(tier) < quantity and i == 17 or lacking"},
     ),
     "a refused order keeps its first item": Fault(
         ScriptName.ADMIT,
-        {_TAKE: "", _SHORT: f"{_SHORT}\n left[items[i]] = left[items[i]] - items[i + 1]"},
+        {_TAKE: "", _SHORT: f"{_SHORT}\n if not lacking then {_TAKE} end"},
     ),
     "an order takes only its first item": Fault(
         ScriptName.ADMIT,
-        {_TAKE: "left[items[1]] = left[items[1]] - items[2]"},
+        {_TAKE: f"if i == 17 then {_TAKE} end"},
     ),
     "a batch does not see its own orders": Fault(
         ScriptName.ADMIT,
         {"if refusal then return refusal end": "if refusal then return refusal end\n  left = {}"},
     ),
-    "the limit is ignored": Fault(ScriptName.ADMIT, {"+ units > limit": "+ 0 * units > limit"}),
-    "the limit is one less": Fault(ScriptName.ADMIT, {"+ units > limit": "+ units >= limit"}),
+    "the limit is ignored": Fault(ScriptName.ADMIT, {"units > limit": "false"}),
+    "the limit is one less": Fault(ScriptName.ADMIT, {"units > limit": "units >= limit"}),
     "the limit counts orders": Fault(
         ScriptName.ADMIT,
-        {"units_of[buyer] = units_of[buyer] + units": "units_of[buyer] = units_of[buyer] + 1"},
+        {"units = units + quantity": "if i == 17 then units = units + 1 end"},
     ),
     "a repeated press takes again": Fault(ScriptName.ADMIT, {"if earlier then": "if false then"}),
     "a batch does not know its own ids": Fault(
-        ScriptName.ADMIT, {"taken[id] or redis.call": "redis.call"}
+        ScriptName.ADMIT, {"= id, taken[id]\n": "= id, taken[id]\n  taken[id] = nil\n"}
     ),
     "another body passes for the same": Fault(
         ScriptName.ADMIT, {"SEEN or SEEN_WITH_OTHER_BODY": "SEEN or SEEN"}
@@ -94,10 +89,10 @@ FAULTS = {
     "the sale never ends": Fault(ScriptName.ADMIT, {" or now_ms >= tonumber(sale[4])": ""}),
     "the filter is forgotten": Fault(ScriptName.ADMIT, {"  mark_seen(id)\n": ""}),
     "a buyer is taken for a stranger": Fault(
-        ScriptName.ADMIT, {"outcome >= SOLD_OUT and is_stranger(ARGV[i])": "outcome >= SOLD_OUT"}
+        ScriptName.ADMIT, {"outcome >= SOLD_OUT and is_stranger(ids[n])": "outcome >= SOLD_OUT"}
     ),
     "a stranger is taken for a buyer": Fault(
-        ScriptName.ADMIT, {"outcome >= SOLD_OUT and is_stranger(ARGV[i])": "false"}
+        ScriptName.ADMIT, {"outcome >= SOLD_OUT and is_stranger(ids[n])": "false"}
     ),
     "admissions are not counted": Fault(
         ScriptName.ADMIT, {"'admitted', #orders / 2)": "'admitted', 1)"}

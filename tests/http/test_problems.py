@@ -45,6 +45,8 @@ STATUSES = {
         "order_not_refundable",
         "capacity_below_reserved",
         "request_in_progress",
+        "webhook_endpoint_limit_reached",
+        "webhook_endpoint_disabled",
     },
     413: {"body_too_large"},
     415: {"unsupported_media_type"},
@@ -214,7 +216,7 @@ async def test_a_mishap_after_the_order_is_durable_is_mended_by_asking_again(
     """What the 500 advises works: the same key finds the order."""
     event, headers = await make_event(), as_buyer()
     with monkeypatch.context() as broken:
-        broken.setattr("onsale.http.intake.OrderOut.of", _raise_runtime_error)
+        broken.setattr("onsale.http.intake.OrderOut.json_of", _raise_runtime_error)
         problem_of(await place(client, event.id, headers=headers), 500, "internal_error")
     again = await place(client, event.id, headers=headers)
     assert (again.status_code, again.headers["idempotent-replayed"]) == (201, "true")

@@ -270,7 +270,7 @@ async def test_only_ids_that_never_arrived_are_fenced(ledger: Ledger, events: Ev
     here, there = request(event), request(event)
     await ledger.place([here])
     assert await ledger.fence([key_of(here), key_of(there)]) == [key_of(there)]
-    assert await ledger.statuses(event.id, [here.order_id, there.order_id]) == {
-        here.order_id: HELD,
-        there.order_id: ABANDONED,
+    assert await ledger.known(event.id, [here.order_id, there.order_id]) == {
+        here.order_id: (HELD, here.fingerprint),
+        there.order_id: (ABANDONED, bytes(8)),
     }

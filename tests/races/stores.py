@@ -23,14 +23,21 @@ def own_stores(
     postgres: EmbeddedPostgres, valkey: EmbeddedValkey, name: str, redis_db: int
 ) -> Iterator[Settings]:
     """The settings of a process on a migrated database `name` and on the gate's `redis_db`."""
+    redis_url = valkey.url.replace("db=0", f"db={redis_db}")
+    with own_database(postgres, name) as url:
+        yield settings_for(url, redis_url)
+    with Redis.from_url(redis_url) as redis:
+        redis.flushdb()
+
+
+@contextmanager
+def own_database(postgres: EmbeddedPostgres, name: str) -> Iterator[str]:
+    """The URL of a migrated database `name`."""
     execute(postgres.url, f"CREATE DATABASE {name}")
     url = postgres.url_for(name)
     migrate(url)
-    redis_url = valkey.url.replace("db=0", f"db={redis_db}")
-    yield settings_for(url, redis_url)
+    yield url
     execute(postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
-    with Redis.from_url(redis_url) as redis:
-        redis.flushdb()
 
 
 def settings_for(database_url: str, redis_url: str) -> Settings:

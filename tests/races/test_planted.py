@@ -25,7 +25,7 @@ from tests.support import MakeEvent, live_orders
 BUYERS = 300
 TICKETS = 100
 
-_STOCK_CHECK = "if units_left(items[i]) < items[i + 1] then return SOLD_OUT end"
+_STOCK_CHECK = "lacking = lacking or units_left(tier) < quantity"
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def gate_without_stock_check(monkeypatch: pytest.MonkeyPatch) -> None:
         if name is not ScriptName.ADMIT:
             return sound
         assert _STOCK_CHECK in sound, "the check that this fault takes out is another one now"
-        return sound.replace(_STOCK_CHECK, "units_left(items[i])")
+        return sound.replace(_STOCK_CHECK, "units_left(tier)")
 
     monkeypatch.setattr(scripts, "source", altered)
 

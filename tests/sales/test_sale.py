@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 
 import pytest
 
@@ -50,7 +51,7 @@ def seen(
 def pictured(availability: Availability, age_seconds_max: float = FOREVER) -> Sale:
     """A sale with this picture."""
     sale = Sale(EVENT, age_seconds_max)
-    sale.see(availability)
+    sale.see(availability, monotonic())
     return sale
 
 
@@ -166,7 +167,7 @@ def test_a_filter_that_is_behind_sends_everybody_to_the_gate() -> None:
     sale.see_batch(Admission([Outcome.ADMITTED], [False], 8, {1: 0}))
     assert sale.may_have_admitted(stranger), "the batch admitted somebody: perhaps this one"
     sale.see_filter(filter_of(ORDER_ID), admitted=8)
-    sale.see(seen(0, 0, admitted=9))
+    sale.see(seen(0, 0, admitted=9), monotonic())
     assert sale.may_have_admitted(stranger), "another process admitted somebody"
 
 
@@ -187,7 +188,7 @@ def test_a_new_epoch_forgets_picture_and_filter() -> None:
     assert sale.view is None
     assert sale.refusal([Item(1, 1)]) is None
     # As many orders as before, all adopted: the filter has to be read again all the same.
-    sale.see(seen(0, 0, admitted=7))
+    sale.see(seen(0, 0, admitted=7), monotonic())
     assert sale.may_have_admitted(ORDER_ID)
     assert sale.filter_is_behind
 

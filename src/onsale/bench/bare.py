@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from fastapi import FastAPI
 
 from onsale.domain.order import OrderStatus
-from onsale.http.middleware import Receive, Scope, Send
+from onsale.http.middleware import ASGIApp, Receive, Scope, Send
 from onsale.http.schemas import ItemOut, OrderIn, OrderOut
 
 _ANSWER = OrderOut(
@@ -23,17 +23,23 @@ _BODY = _ANSWER.model_dump_json().encode()
 _HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(_BODY))]
 
 
-async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
+def create_asgi() -> ASGIApp:
     """The answer of `noop`, by the least that ASGI asks for."""
+    return _answer
+
+
+async def _answer(scope: Scope, receive: Receive, send: Send) -> None:
     await receive()
     await send({"type": "http.response.start", "status": 201, "headers": _HEADERS})
     await send({"type": "http.response.body", "body": _BODY})
 
 
-noop = FastAPI()
+def create_noop() -> FastAPI:
+    """A FastAPI route with the models of an order."""
+    app = FastAPI()
 
+    @app.post("/v1/events/{event_id}/orders", status_code=201)
+    async def do_nothing(event_id: str, order_in: OrderIn) -> OrderOut:
+        return _ANSWER
 
-@noop.post("/v1/events/{event_id}/orders", status_code=201)
-async def do_nothing(event_id: str, order_in: OrderIn) -> OrderOut:
-    """The same answer to everybody."""
-    return _ANSWER
+    return app

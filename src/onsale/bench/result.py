@@ -10,9 +10,13 @@ from typing import Any, NamedTuple, Self
 class Turn:
     """One variant in one round.
 
-    `requests` is what the CPU was spent on, `requests_per_second` what the crowd was answered.
-    CPU is in microseconds a request; `None` stands for a part that the variant does not touch.
-    The bytes are by how much the stores grew for `new_orders`.
+    First in a closed loop: `requests` is what the CPU was spent on, `requests_per_second` what the
+    crowd was answered. CPU is in microseconds a request; `None` stands for a part that the variant
+    does not touch.
+
+    Then in an open one, at 70 % of what the closed loop came to so far (`open_…`), and at 70 % of
+    what `order` came to. Latencies there are from when a request was due. The bytes are by how much
+    the stores grew for `new_orders`, in both.
     """
 
     requests: int
@@ -27,6 +31,17 @@ class Turn:
     new_orders: int = 0
     redis_bytes: int = 0
     postgres_bytes: int = 0
+    open_requests_per_second: float | None = None
+    open_p99_ms: float | None = None
+    open_late_p99_ms: float | None = None
+    order_load_p99_ms: float | None = None
+
+
+class Footprint(NamedTuple):
+    """The memory of an API process after so many requests."""
+
+    requests: int
+    resident_bytes: int
 
 
 class Spread(NamedTuple):
@@ -64,12 +79,28 @@ FIGURES = (
     "postgres_cpu_us",
     "gate_batch_mean",
     "ledger_batch_mean",
+    "open_requests_per_second",
+    "open_p99_ms",
+    "open_late_p99_ms",
+    "order_load_p99_ms",
 )
 
-RATIOS = tuple(
-    Ratio(figure, variant, "noop")
-    for variant in ("asgi", "order", "hold", "sold_out", "replay")
-    for figure in ("requests_per_second", "api_cpu_us")
+_COMPARED = (
+    *((name, "noop") for name in ("asgi", "order", "hold", "pay", "sold_out", "replay")),
+    *(("order", other) for other in ("textbook", "cte", "quiet")),
+    *((name, "disk_0ms") for name in ("disk_1ms", "disk_5ms")),
+    *((name, "redis_0ms") for name in ("order", "redis_1ms")),
+    *((name, "live_1k") for name in ("live_100k", "live_1m")),
+    *((name, "events_1") for name in ("events_10", "events_100")),
+    *((name, "workers_1") for name in ("workers_2", "workers_4")),
+)
+RATIOS = (
+    *(
+        Ratio(figure, variant, base)
+        for variant, base in _COMPARED
+        for figure in ("requests_per_second", "api_cpu_us")
+    ),
+    Ratio("order_load_p99_ms", "order", "noop"),
 )
 
 
@@ -86,6 +117,7 @@ class BenchResult:
     cpus: int
     load_average: float
     turns: dict[str, list[Turn]]
+    footprints: list[Footprint]
     faults: list[str]
 
     @property
@@ -95,22 +127,33 @@ class BenchResult:
 
     def spread(self, variant: str, figure: str) -> Spread | None:
         """One of `FIGURES` over the rounds, or `None` when the variant has no such figure."""
-        return Spread.of(getattr(turn, figure) for turn in self.turns[variant])
+        return Spread.of(getattr(turn, figure) for turn in self.turns.get(variant, ()))
 
     def bytes_per_order(self, variant: str, store: str) -> float | None:
         """Growth of `redis` or `postgres` per order over all rounds: tables grow in steps."""
-        orders = sum(turn.new_orders for turn in self.turns[variant])
-        grown = sum(getattr(turn, f"{store}_bytes") for turn in self.turns[variant])
-        return grown / orders if orders else None
+        turns = self.turns.get(variant, ())
+        orders = sum(turn.new_orders for turn in turns)
+        grown_bytes = sum(getattr(turn, f"{store}_bytes") or 0 for turn in turns)
+        return grown_bytes / orders if orders and grown_bytes else None
+
+    def ratio(self, ratio: Ratio) -> Spread | None:
+        """The ratio over the rounds, or `None` unless both have the figure."""
+        pairs = zip(self.turns.get(ratio.variant, ()), self.turns.get(ratio.base, ()), strict=False)
+        figures = [
+            (getattr(ours, ratio.figure), getattr(base, ratio.figure)) for ours, base in pairs
+        ]
+        return Spread.of(ours / base if ours and base else None for ours, base in figures)
 
     def ratios(self) -> dict[Ratio, Spread]:
         """Those of `RATIOS` whose variants were run."""
-        found = ((ratio, Spread.of(self._by_round(ratio))) for ratio in RATIOS)
+        found = ((ratio, self.ratio(ratio)) for ratio in RATIOS)
         return {ratio: spread for ratio, spread in found if spread is not None}
 
-    def _by_round(self, ratio: Ratio) -> list[float]:
-        pairs = zip(self.turns.get(ratio.variant, ()), self.turns.get(ratio.base, ()), strict=False)
-        return [getattr(ours, ratio.figure) / getattr(base, ratio.figure) for ours, base in pairs]
+    def memory_growth(self) -> float | None:
+        """The memory after the last look at it, divided by that at the first."""
+        if not self.footprints:
+            return None
+        return self.footprints[-1].resident_bytes / self.footprints[0].resident_bytes
 
     def as_json(self) -> dict[str, Any]:
         """Everything, in one object; spreads are `{median, low, high}`."""
@@ -122,6 +165,7 @@ class BenchResult:
             "well": self.well,
             "faults": self.faults,
             "variants": {name: self._variant_as_json(name) for name in self.turns},
+            "memory": [footprint._asdict() for footprint in self.footprints],
             "ratios": {ratio.name: spread._asdict() for ratio, spread in self.ratios().items()},
         }
 

@@ -1,62 +1,51 @@
-"""What is measured, running: both stores and a server process for each variant."""
+"""What is measured, running: both stores and a server for each variant."""
 
 import os
+import random
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
 
+from onsale.bench.databases import make_database
 from onsale.bench.errors import BenchError
 from onsale.bench.probes import Stores
-from onsale.bench.variants import Sale, Variant
-from onsale.demo.client import ServiceClient
-from onsale.embedded import (
-    EmbeddedPostgres,
-    EmbeddedValkey,
-    free_port,
-    spawn_child,
-    stop_child,
-)
+from onsale.bench.variants import Variant
+from onsale.embedded import EmbeddedPostgres, EmbeddedValkey, spawn_child, stop_child
 from onsale.ledger.migrations import migrate
 
 _READY_SECONDS_MAX = 60.0
 _READY_POLL_SECONDS = 0.05
-# A limit that nobody reaches: the gate counts every buyer's units, as in a real sale.
-_PER_BUYER_MAX = 1_000
-
-# As `onsale.http.server` runs uvicorn.
-_UVICORN = (
-    *("--loop", "uvloop", "--http", "httptools", "--ws", "none", "--backlog", "4096"),
-    *("--timeout-keep-alive", "30", "--no-access-log", "--no-server-header"),
-    *("--log-level", "warning"),
-)
+# Below those that the kernel gives to whoever connects, as wrk does thousands of times: a port
+# that was free is still free when the server has started.
+_PORTS = range(20_000, 32_000)
+# One for the API, and one for the metrics of each of its processes.
+_PORTS_PER_SERVER = 8
+# Every process has a pool of ten.
+_POSTGRES_OPTIONS = {"max_connections": "500"}
+# A log that is written anew would be paid for by whoever has a turn just then.
+_VALKEY_OPTIONS = {"auto-aof-rewrite-percentage": "0"}
 
 
 @dataclass
 class Server:
-    """One variant's process. `event_id` and `metrics_port` are of variants that sell."""
+    """One variant's process, with its children if it has several; it uses the `stores`."""
 
     variant: Variant
     process: "subprocess.Popen[bytes]"
     port: int
-    metrics_port: int
+    metrics_ports: range
     log_path: Path
-    event_id: str = "none"
-    # Requests go on where the last turn ended, so that each has a key and a buyer of its own.
-    next_index: int = 0
+    stores: Stores
 
     @property
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def orders_url(self) -> str:
-        """Where the crowd is sent."""
-        return f"{self.base_url}/v1/events/{self.event_id}/orders"
 
     def check(self) -> None:
         """Raises `BenchError` when the process has ended."""
@@ -70,82 +59,115 @@ class Stage:
 
     postgres_pid: int
     redis_pid: int
-    stores: Stores
     servers: Sequence[Server]
 
 
 @contextmanager
 def stage(
     folder: Path,
-    variants: Iterable[Variant],
+    variants: Sequence[Variant],
     auth_secret: str,
     tell: Callable[[str], None],
 ) -> Iterator[Stage]:
-    """The stores and the servers, each sale with its event.
-
-    Raises `BenchError`, `EmbeddedError`, `ServiceError` when something does not start.
-    """
+    """The stores and the servers. Raises `BenchError`, `EmbeddedError` when one does not start."""
     with ExitStack() as exits:
         tell("starting Postgres and Valkey")
-        postgres = exits.enter_context(EmbeddedPostgres(folder / "postgres"))
-        valkey = exits.enter_context(EmbeddedValkey(folder / "valkey"))
+        postgres = exits.enter_context(
+            EmbeddedPostgres(folder / "postgres", options=_POSTGRES_OPTIONS)
+        )
+        valkey = exits.enter_context(EmbeddedValkey(folder / "valkey", options=_VALKEY_OPTIONS))
         migrate(postgres.url)
-        tell("starting a server process for each variant")
-        settings = {
-            "ONSALE_DATABASE_URL": postgres.url,
-            "ONSALE_REDIS_URL": valkey.url,
-            "ONSALE_AUTH_SECRET": auth_secret,
-            "ONSALE_WORKERS": "1",
-        }
+        # All of them now: a database that somebody uses cannot be copied.
+        stores = [Stores(_database(variant, postgres), valkey.url) for variant in variants]
+        tell("starting a server for each variant")
         servers = []
-        for variant in variants:
-            server = _start(variant, folder, settings)
+        for variant, its_stores, ports in zip(variants, stores, _free_ports(), strict=False):
+            redis_url = _way_to_redis(variant, valkey.url, folder, exits)
+            server = _start(variant, folder, auth_secret, its_stores, redis_url, ports)
             exits.callback(stop_child, server.process)
             servers.append(server)
         for server in servers:
             _wait_until_ready(server)
-            if server.variant.sale is not None:
-                server.event_id = _create_event(server, server.variant.sale, auth_secret)
-        yield Stage(postgres.pid, valkey.pid, Stores(postgres.url, valkey.url), servers)
+        yield Stage(postgres.pid, valkey.pid, servers)
 
 
-def _start(variant: Variant, folder: Path, settings: Mapping[str, str]) -> Server:
-    port, metrics_port = free_port(), free_port()
-    listen = {"ONSALE_PORT": str(port), "ONSALE_METRICS_PORT": str(metrics_port)}
-    serve = ["onsale", "serve", "--host", "127.0.0.1"]
-    serve_bare = ["uvicorn", f"onsale.bench.bare:{variant.name}", "--port", str(port), *_UVICORN]
-    environment = os.environ | settings | listen
+def _database(variant: Variant, postgres: EmbeddedPostgres) -> str:
+    if not variant.own_database:
+        return postgres.url
+    return make_database(postgres, variant.name, variant.commit_delay_ms)
+
+
+def _way_to_redis(variant: Variant, redis_url: str, folder: Path, exits: ExitStack) -> str:
+    if variant.redis_delay_ms is None:
+        return redis_url
+    listen, log_path = folder / f"{variant.name}.sock", folder / f"{variant.name}-proxy.log"
+    server = unquote(urlsplit(redis_url).path)
+    program = ["onsale.bench.proxy", str(listen), server, str(variant.redis_delay_ms)]
+    process = spawn_child([sys.executable, "-m", *program], log_path=log_path)
+    exits.callback(stop_child, process)
+    return f"unix://{quote(str(listen))}?db=0"
+
+
+def _start(
+    variant: Variant,
+    folder: Path,
+    auth_secret: str,
+    stores: Stores,
+    redis_url: str,
+    ports: range,
+) -> Server:
+    port, metrics_ports = ports[0], ports[1 : 1 + variant.workers]
+    settings = {
+        "ONSALE_DATABASE_URL": stores.database_url,
+        "ONSALE_REDIS_URL": redis_url,
+        "ONSALE_AUTH_SECRET": auth_secret,
+        "ONSALE_WORKERS": str(variant.workers),
+        "ONSALE_HOST": "127.0.0.1",
+        "ONSALE_PORT": str(port),
+        "ONSALE_METRICS_PORT": str(metrics_ports[0]),
+    }
+    environment = os.environ | settings
     environment.pop("ONSALE_AUTH_JWKS_URL", None)
     log_path = folder / f"{variant.name}.log"
     process = spawn_child(
-        [sys.executable, "-m", *(serve_bare if variant.sale is None else serve)],
-        env=environment,
-        log_path=log_path,
+        [sys.executable, "-m", *_program(variant, port)], env=environment, log_path=log_path
     )
-    return Server(variant, process, port, metrics_port, log_path)
+    return Server(variant, process, port, metrics_ports, log_path, stores)
+
+
+def _program(variant: Variant, port: int) -> list[str]:
+    if variant.app is not None:
+        return ["onsale.bench.serve", variant.app, str(port)]
+    return ["onsale", "serve"] if variant.metered else ["onsale.bench.quiet"]
 
 
 def _wait_until_ready(server: Server) -> None:
-    """Wait until it accepts connections, which uvicorn does once the app has started."""
+    """Wait until it accepts connections, each of its processes, as they do once they have started.
+
+    Several listen on one port before any has started, but each on its own for its metrics.
+    """
+    ports = [server.port] if server.variant.sale is None else [server.port, *server.metrics_ports]
     deadline = time.monotonic() + _READY_SECONDS_MAX
     while time.monotonic() < deadline:
         server.check()
-        try:
-            socket.create_connection(("127.0.0.1", server.port), timeout=1).close()
-        except OSError:
-            time.sleep(_READY_POLL_SECONDS)
-        else:
+        if all(_accepts(port) for port in ports):
             return
+        time.sleep(_READY_POLL_SECONDS)
     raise BenchError(f"{server.variant.name} was not ready in time; see {server.log_path}")
 
 
-def _create_event(server: Server, sale: Sale, auth_secret: str) -> str:
-    tier = {"id": "ga", "name": "General admission", "price": 4_900, "capacity": sale.stock}
-    event = ServiceClient(server.base_url, auth_secret).create_event(
-        f"A benchmark of {server.variant.name}",
-        [tier],
-        payment=sale.payment,
-        max_per_buyer=_PER_BUYER_MAX,
-    )
-    event_id: str = event["id"]
-    return event_id
+def _free_ports() -> Iterator[range]:
+    """Ports in a row that nobody listens on, for one server after the other."""
+    blocks = range(_PORTS.start, _PORTS.stop, _PORTS_PER_SERVER)
+    for first in random.sample(blocks, len(blocks)):
+        ports = range(first, first + _PORTS_PER_SERVER)
+        if not any(_accepts(port) for port in ports):
+            yield ports
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
@@ -73,16 +74,6 @@ def spawn_child(
 
     Raises `OSError` when the program cannot be run.
     """
-    owner_pid = os.getpid()
-
-    def die_with_owner() -> None:
-        # Runs after the change of user, which would clear the request. In a process with
-        # threads only what cannot wait for another thread's lock is safe here: two system calls.
-        if _libc is not None:
-            _libc.prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
-            if os.getppid() != owner_pid:  # it died before we asked
-                os._exit(1)
-
     log_fd = None if log_path is None else open_owned(log_path, os.O_WRONLY | os.O_APPEND, account)
     try:
         return subprocess.Popen(
@@ -97,11 +88,24 @@ def spawn_child(
             extra_groups=() if account else None,
             start_new_session=True,
             pass_fds=pass_fds,
-            preexec_fn=die_with_owner,
+            # Runs after the change of user, which would clear the request.
+            preexec_fn=partial(die_with_owner, os.getpid(), death_signal),
         )
     finally:
         if log_fd is not None:
             os.close(log_fd)
+
+
+def die_with_owner(owner_pid: int, death_signal: signal.Signals) -> None:
+    """Have this process receive `death_signal` when the one that just forked it dies.
+
+    In the child of a process with threads only what cannot wait for another thread's lock is safe:
+    this is two system calls.
+    """
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
+        if os.getppid() != owner_pid:  # it died before we asked
+            os._exit(1)
 
 
 def stop_child(

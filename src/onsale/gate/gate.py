@@ -5,22 +5,21 @@ server that does not answer is `GateUnavailable`; one that holds something else 
 authorised is `GateLost`.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import Any, NamedTuple, Self
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
 from onsale.domain.errors import GateLost, GateUnavailable
 from onsale.domain.event import Event, SaleSwitch
 from onsale.domain.inventory import Outcome
 from onsale.gate.codec import StoredOrder, decode_stored
-from onsale.gate.epoch import names_server
+from onsale.gate.connecting import Server, Servers, connect
 from onsale.gate.keys import event_keys
-from onsale.gate.scripts import ScriptName, register
+from onsale.gate.scripts import ScriptName
 from onsale.observability import metrics
 from onsale.settings import Settings
 
@@ -76,44 +75,20 @@ class GateBooks(NamedTuple):
 
 
 class Gate:
-    """A connection to the gate; open it with `Gate.connect(settings)`."""
+    """The gate of every event; `Gate.connect(settings)` makes one."""
 
-    def __init__(self, redis: Redis, own: BlockingConnectionPool) -> None:
-        self._redis = redis
-        self._pool = own
-        self._scripts = register(redis)
-        self._run_id: str | None = None
+    def __init__(self, servers: Servers, deadline_seconds: float) -> None:
+        self._servers = servers
+        self._deadline_seconds = deadline_seconds
 
     @classmethod
     def connect(cls, settings: Settings) -> Self:
-        """A client that opens its connections when it first needs them.
-
-        Every new connection asks the server for its run id, so that a restart, a fail-over or a
-        restored snapshot is noticed before the first order is decided there.
-        """
-        pool = BlockingConnectionPool.from_url(
-            settings.redis_url,
-            max_connections=settings.redis_connections_max,
-            timeout=settings.redis_timeout_seconds,
-            socket_timeout=settings.redis_timeout_seconds,
-            socket_connect_timeout=settings.redis_timeout_seconds,
-            protocol=2,
-        )
-        gate = cls(Redis(connection_pool=pool), pool)
-        pool.connection_kwargs["redis_connect_func"] = gate._on_connect
-        return gate
+        """A client that opens its connections when it first needs them."""
+        return cls(connect(settings), settings.gate_deadline_seconds)
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._redis.aclose()
-        await self._pool.disconnect()
-
-    async def _on_connect(self, connection: AbstractConnection) -> None:
-        await connection.on_connect()
-        await connection.send_command("INFO", "server")
-        reply: bytes = await connection.read_response()
-        lines = dict(line.partition(b":")[::2] for line in reply.splitlines())
-        self._run_id = lines[b"run_id"].decode()
+        await self._servers.close()
 
     # -- what buyers ask
 
@@ -122,7 +97,7 @@ class Gate:
     ) -> Admission:
         """Decide `(order id, body)` pairs in their order, all of an order's items or none.
 
-        Raises `GateUnavailable`, `GateLost`.
+        Raises `GateUnavailable`, also when it is not answered before its deadline, `GateLost`.
         """
         keys = event_keys(event_id)
         args = [part for order in orders for part in order]
@@ -131,6 +106,7 @@ class Gate:
             (keys.sale, keys.avail, keys.orders, keys.buyers, keys.seen),
             epoch,
             args,
+            self._deadline_seconds,
         )
         outcomes, strangers, ever_admitted, *tiers = reply
         return Admission(
@@ -168,9 +144,10 @@ class Gate:
     async def seen_filter(self, event_id: str) -> "SeenFilter":
         """The filter of order ids that were ever admitted. Raises `GateUnavailable`."""
         keys = event_keys(event_id)
-        async with self._measured("seen_filter"):
-            bits: Any = await self._redis.get(keys.seen)
-            size: Any = await self._redis.hget(keys.sale, "seen_bits")
+        async with self._measured("seen_filter", keys.sale):
+            server = await self._servers.of(keys.sale)
+            bits: Any = await server.redis.get(keys.seen)
+            size: Any = await server.redis.hget(keys.sale, "seen_bits")
         return SeenFilter(bits or b"", int(size or _SEEN_BITS_MIN))
 
     # -- what organisers and workers ask
@@ -237,9 +214,11 @@ class Gate:
 
     async def retire(self, event_id: str, keep_seconds: int) -> None:
         """Let the event's keys go after `keep_seconds`. Raises `GateUnavailable`."""
-        async with self._measured("retire"):
-            for key in event_keys(event_id):
-                await self._redis.expire(key, keep_seconds)
+        keys = event_keys(event_id)
+        async with self._measured("retire", keys.sale):
+            server = await self._servers.of(keys.sale)
+            for key in keys:
+                await server.redis.expire(key, keep_seconds)
 
     async def audit(self, event_id: str, epoch: str) -> GateBooks:
         """Add up the event's orders at one instant. Raises `GateUnavailable`, `GateLost`."""
@@ -262,8 +241,9 @@ class Gate:
         cursor = 0
         chunk: Any
         while True:
-            async with self._measured("scan_orders"):
-                cursor, chunk = await self._redis.hscan(orders_key, cursor, count=CHUNK_ORDERS)
+            async with self._measured("scan_orders", orders_key):
+                server = await self._servers.of(orders_key)
+                cursor, chunk = await server.redis.hscan(orders_key, cursor, count=CHUNK_ORDERS)
             if chunk:
                 yield {key: decode_stored(key, stored) for key, stored in chunk.items()}
             if cursor == 0:
@@ -273,51 +253,74 @@ class Gate:
         """Those of the ids that the gate does not hold. Raises `GateUnavailable`."""
         if not order_ids:
             return []
-        async with self._measured("missing"):
-            held = await self._redis.hmget(event_keys(event_id).orders, list(order_ids))
+        orders_key = event_keys(event_id).orders
+        async with self._measured("missing", orders_key):
+            server = await self._servers.of(orders_key)
+            held = await server.redis.hmget(orders_key, list(order_ids))
         return [key for key, stored in zip(order_ids, held, strict=True) if stored is None]
 
-    async def now_seconds(self) -> int:
-        """The gate's clock. Raises `GateUnavailable`."""
-        async with self._measured("time"):
-            seconds, _ = await self._redis.time()
+    async def now_seconds(self, event_id: str) -> int:
+        """The clock of the event's gate. Raises `GateUnavailable`."""
+        key = event_keys(event_id).sale
+        async with self._measured("time", key):
+            server = await self._servers.of(key)
+            seconds, _ = await server.redis.time()
         return int(seconds)
 
-    async def run_id(self) -> str:
-        """Which run of which server answers now. Raises `GateUnavailable`."""
+    async def run_id(self, event_id: str) -> str:
+        """Which run of which server answers for the event now. Raises `GateUnavailable`."""
+        key = event_keys(event_id).sale
+        async with self._measured("run_id", key):
+            server = await self._servers.answering(key)
+        assert server.run_id is not None, "a connection that answered has told its run id"
+        return server.run_id
+
+    async def ping(self) -> None:
+        """Whether there is a gate to decide. Raises `GateUnavailable`."""
         async with self._measured("ping"):
-            await self._redis.ping()
-        assert self._run_id is not None, "a connection that answered has told its run id"
-        return self._run_id
+            await self._servers.ping()
 
     # -- how
 
     async def _run(
-        self, name: ScriptName, keys: tuple[str, ...], epoch: str, args: Iterable[Any]
+        self,
+        name: ScriptName,
+        keys: tuple[str, ...],
+        epoch: str,
+        args: Iterable[Any],
+        deadline_seconds: float | None = None,
     ) -> list[Any]:
-        async with self._measured(name):
-            if not self._is_named_by(epoch):
-                # Which run answers is told by new connections alone, and an idle process has none
-                # since a restart: only then is another epoch than ours wrong for certain.
-                await self._redis.ping()
-            if not self._is_named_by(epoch):
-                raise GateLost
-            reply: list[Any] = await self._scripts[name](keys, [epoch, *args])
+        deadline = _from_now(deadline_seconds)
+        async with self._measured(name, keys[0]):
+            server = await self._server_named_by(epoch, keys[0], deadline)
+            with server.watched():
+                async with asyncio.timeout_at(deadline):
+                    reply: list[Any] = await server.scripts[name](keys, [epoch, *args])
         # The call may have been the first on a new connection, to a server that was restarted with
         # what it had saved. What the script did there goes when that gate is loaded anew.
-        if reply[0] == b"LOST" or not self._is_named_by(epoch):
+        if reply[0] == b"LOST" or not server.is_named_by(epoch):
             raise GateLost
         return reply
 
-    def _is_named_by(self, epoch: str) -> bool:
-        return self._run_id is not None and names_server(epoch, self._run_id)
+    async def _server_named_by(self, epoch: str, key: str, deadline: float | None) -> Server:
+        async with asyncio.timeout_at(deadline):
+            server = await self._servers.of(key)
+        if not server.is_named_by(epoch):
+            # Which run answers is told by new connections alone, and an idle process has none since
+            # a restart: only then is another epoch than ours wrong for certain.
+            server = await self._servers.answering(key, deadline)
+        if not server.is_named_by(epoch):
+            raise GateLost
+        return server
 
     @asynccontextmanager
-    async def _measured(self, operation: str) -> AsyncIterator[None]:
+    async def _measured(self, operation: str, key: str | None = None) -> AsyncIterator[None]:
         started = perf_counter()
         try:
             yield
         except (TimeoutError, RedisError, OSError) as error:
+            if key is not None and self._servers.learn(key, error):
+                raise GateLost from error
             metrics.redis_errors_total.labels(operation, type(error).__name__).inc()
             metrics.dependency_up.labels("redis").set(0)
             raise GateUnavailable from error
@@ -343,6 +346,10 @@ class SeenFilter:
             if byte >= len(self._bits) or not self._bits[byte] >> (7 - (offset & 7)) & 1:
                 return False
         return True
+
+
+def _from_now(seconds: float | None) -> float | None:
+    return None if seconds is None else asyncio.get_running_loop().time() + seconds
 
 
 def _pairs(flat: Sequence[int]) -> dict[int, int]:

@@ -7,6 +7,7 @@ import asyncio
 from collections import OrderedDict
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from time import time
 from typing import Any, NamedTuple
 
@@ -94,13 +95,13 @@ class Authenticator:
         if scheme.lower() != b"bearer" or not token or len(token) > _TOKEN_LENGTH_MAX:
             raise Unauthenticated
         try:
-            return _principal(await self._claims(token.strip()))
+            if self._hs256 is not None:
+                return _principal(self._hs256.claims(token.strip()))
+            return _principal(await self._claims_by_jwks(token.strip()))
         except (jwt.PyJWTError, ValueError, OverflowError) as error:
             raise Unauthenticated from error
 
-    async def _claims(self, token: bytes) -> dict[str, Any]:
-        if self._hs256 is not None:
-            return self._hs256.claims(token)
+    async def _claims_by_jwks(self, token: bytes) -> dict[str, Any]:
         if self._keys is None:
             raise Unauthenticated
         text = token.decode("ascii")
@@ -122,7 +123,13 @@ def _principal(claims: dict[str, Any]) -> Principal:
         raise Unauthenticated
     if not BUYER_ID.fullmatch(subject):
         raise Unauthenticated
-    return Principal(subject, frozenset(scope.split()), float(claims["exp"]))
+    return Principal(subject, _scopes(scope), float(claims["exp"]))
+
+
+# Issuers give few different ones, and everybody in a crowd has the same.
+@lru_cache(maxsize=64)
+def _scopes(scope: str) -> frozenset[str]:
+    return frozenset(scope.split())
 
 
 def make_token(secret: str, subject: str, scope: str, lifetime: timedelta) -> str:

@@ -13,10 +13,11 @@ import asyncpg
 from sqlalchemy import ColumnElement, Row, func, select
 
 from onsale.domain.ids import FINGERPRINT_BYTES
+from onsale.domain.inventory import Outcome
 from onsale.domain.order import LIVE_STATUSES, Item, Order, OrderRequest, OrderStatus
 from onsale.domain.payment import PaymentState
 from onsale.domain.tier import TierBooks
-from onsale.ledger import statements
+from onsale.ledger import admission, statements
 from onsale.ledger.engine import Database
 from onsale.ledger.tables import order_items, orders, payments, tiers
 
@@ -37,6 +38,13 @@ class OrderKey(NamedTuple):
 
     event_id: str
     order_id: bytes
+
+
+class KnownOrder(NamedTuple):
+    """What is compared of an order: whether it is live, and what it was for."""
+
+    status: OrderStatus
+    fingerprint: bytes
 
 
 class PaymentAttempt(NamedTuple):
@@ -86,6 +94,22 @@ class LedgerTierBooks(NamedTuple):
         return max(0, self.summed_reserved_units - self.counted.capacity_units)
 
 
+class BuyerUnits(NamedTuple):
+    """How many units a buyer's live orders come to."""
+
+    buyer_id: str
+    units: int
+
+
+class OrderMoney(NamedTuple):
+    """An order's payments: those taken or about to be, those given back or about to be."""
+
+    order_id: bytes
+    status: OrderStatus
+    payments_taken: int
+    payments_given_back: int
+
+
 def payment_key(key: OrderKey, attempt: int) -> str:
     """The name of a payment attempt at the provider."""
     return f"{key.event_id}.{key.order_id.hex()}.{attempt}"
@@ -105,9 +129,7 @@ class Ledger:
         Twins, requests of one id in one batch, get one order, which is new to the first of them.
         Raises `ConstraintRefused` for the whole batch when one of its orders does not fit.
         """
-        firsts = {
-            OrderKey(request.event_id, request.order_id): request for request in reversed(requests)
-        }
+        firsts = {_key_of(request): request for request in reversed(requests)}
         distinct = list(firsts.values())
         items = [(request, item) for request in distinct for item in request.items]
         async with self._database.driver("place") as connection:
@@ -117,7 +139,7 @@ class Ledger:
                 [request.order_id.hex() for request in distinct],
                 [request.buyer_id for request in distinct],
                 [request.status.value for request in distinct],
-                [_signed(request.fingerprint) for request in distinct],
+                [statements.signed(request.fingerprint) for request in distinct],
                 [request.amount_minor_units for request in distinct],
                 [request.hold_seconds for request in distinct],
                 [request.event_id for request, _ in items],
@@ -133,9 +155,40 @@ class Ledger:
                 orders[key] = _as_placed(request, row["placed_at"])
         return [
             Placement(
-                orders[key := OrderKey(request.event_id, request.order_id)],
+                orders[key := _key_of(request)],
                 new=request.order_id in placed_ids and firsts[key] is request,
             )
+            for request in requests
+        ]
+
+    async def admit(self, requests: Sequence[OrderRequest]) -> "list[Placement | Outcome]":
+        """Decide a batch without the gate, in its order, and write down what is admitted.
+
+        A placement for each request whose order is here now, or why it was refused; of twins in one
+        batch the order is new to the first.
+        """
+        firsts = {_key_of(request): request for request in reversed(requests)}
+        # In arrival order, which the reversed dictionary does not keep.
+        distinct = [request for request in requests if request is firsts[_key_of(request)]]
+        async with self._database.driver("admit") as connection:
+            outcomes = dict(
+                zip(
+                    map(_key_of, distinct), await admission.admit(connection, distinct), strict=True
+                )
+            )
+            here = [
+                request
+                for request in distinct
+                if outcomes[_key_of(request)] in (Outcome.ADMITTED, Outcome.SEEN)
+            ]
+            orders = await self._earlier(connection, here) if here else {}
+        return [
+            Placement(
+                orders[key],
+                new=outcomes[key] is Outcome.ADMITTED and firsts[key] is request,
+            )
+            if (key := _key_of(request)) in orders
+            else outcomes[key]
             for request in requests
         ]
 
@@ -147,7 +200,7 @@ class Ledger:
             [request.event_id for request in requests],
             [request.order_id.hex() for request in requests],
         )
-        found = (_order_from(row) for row in rows)
+        found = (order_from(row) for row in rows)
         return {OrderKey(order.event_id, order.id): order for order in found}
 
     # -- reading
@@ -156,7 +209,7 @@ class Ledger:
         """The order, abandoned ones included, or `None`."""
         async with self._database.driver("get") as connection:
             rows = await connection.fetch(statements.READ, [key.event_id], [key.order_id.hex()])
-        return _order_from(rows[0]) if rows else None
+        return order_from(rows[0]) if rows else None
 
     async def of_buyer(self, buyer_id: str, after: PageMark | None, size: int) -> list[Order]:
         """The buyer's orders of all events, newest first, `size` after a page mark."""
@@ -172,7 +225,7 @@ class Ledger:
                     after.event_id,
                     after.order_id.hex(),
                 )
-        return [_order_from(row) for row in rows]
+        return [order_from(row) for row in rows]
 
     # -- ending
 
@@ -299,7 +352,7 @@ class Ledger:
                     statements.READ_LIVE_AFTER, event_id, CHUNK_ORDERS, after
                 )
             if rows:
-                yield [_order_from(row) for row in rows]
+                yield [order_from(row) for row in rows]
             if len(rows) < CHUNK_ORDERS:
                 return
             after = rows[-1]["id"].hex
@@ -326,15 +379,41 @@ class Ledger:
                 return
             after = found[-1]
 
-    async def statuses(self, event_id: str, ids: Iterable[bytes]) -> dict[bytes, OrderStatus]:
-        """The statuses of those orders that are here."""
-        query = select(orders.c.id, orders.c.status).where(
+    async def unheard(self, event_id: str, size_max: int) -> list[bytes]:
+        """Ids of orders that the ledger admitted alone, of which the gate may not know."""
+        async with self._database.driver("unheard") as connection:
+            rows = await connection.fetch(statements.UNHEARD, event_id, size_max)
+        return [row["id"].bytes for row in rows]
+
+    async def heard(self, event_id: str, order_ids: Sequence[bytes]) -> None:
+        """Remember that the gate knows of these, or need not know any more."""
+        async with self._database.driver("heard") as connection:
+            await connection.execute(
+                statements.HEARD, event_id, [order_id.hex() for order_id in order_ids]
+            )
+
+    async def live(self, keys: Sequence[OrderKey]) -> list[Order]:
+        """Those of the orders that are held or confirmed."""
+        async with self._database.driver("live") as connection:
+            rows = await connection.fetch(
+                statements.READ,
+                [key.event_id for key in keys],
+                [key.order_id.hex() for key in keys],
+            )
+        return [order for order in map(order_from, rows) if order.status.live]
+
+    async def known(self, event_id: str, ids: Iterable[bytes]) -> "dict[bytes, KnownOrder]":
+        """Those of the orders that are here, in a few words."""
+        query = select(orders.c.id, orders.c.status, orders.c.fingerprint).where(
             orders.c.event_id == event_id,
             orders.c.id.in_([order_id.hex() for order_id in ids]),
         )
-        async with self._database.transaction("statuses") as connection:
+        async with self._database.transaction("known") as connection:
             rows = (await connection.execute(query)).all()
-        return {UUID(order_id).bytes: status for order_id, status in rows}
+        return {
+            UUID(order_id).bytes: KnownOrder(status, _fingerprint(signed))
+            for order_id, status, signed in rows
+        }
 
     async def ended_within(self, event_id: str, seconds: float) -> list[bytes]:
         """Ids of the event's orders that ended within the last `seconds`."""
@@ -389,6 +468,23 @@ class Ledger:
             for row in rows
         ]
 
+    async def buyers_above(self, event_id: str, limit_units: int) -> list[BuyerUnits]:
+        """Buyers whose live orders come to more than the limit; none in a sound sale."""
+        async with self._database.driver("buyers_above") as connection:
+            rows = await connection.fetch(statements.BUYERS_ABOVE, event_id, limit_units)
+        return [BuyerUnits(*row) for row in rows]
+
+    async def money_astray(self, event_id: str) -> list[OrderMoney]:
+        """Orders of a card event whose payments are not those of their status; none in a sound
+        sale.
+        """
+        async with self._database.driver("money_astray") as connection:
+            rows = await connection.fetch(statements.MONEY_ASTRAY, event_id)
+        return [
+            OrderMoney(order_id.bytes, OrderStatus(status), taken, given_back)
+            for order_id, status, taken, given_back in rows
+        ]
+
 
 _ID_BEFORE_ALL = bytes(16).hex()
 
@@ -399,6 +495,10 @@ def _payment_is_due(given_up_after_seconds: float) -> ColumnElement[bool]:
     )
     waiting = (PaymentState.AUTHORIZED, PaymentState.VOID_DUE, PaymentState.REFUND_DUE)
     return payments.c.state.in_(waiting) | ((payments.c.state == PaymentState.STARTED) & given_up)
+
+
+def _key_of(request: OrderRequest) -> OrderKey:
+    return OrderKey(request.event_id, request.order_id)
 
 
 def _as_placed(request: OrderRequest, placed_at: datetime) -> Order:
@@ -417,19 +517,24 @@ def _as_placed(request: OrderRequest, placed_at: datetime) -> Order:
     )
 
 
-def _order_from(row: asyncpg.Record) -> Order:
+def order_from(row: asyncpg.Record) -> Order:
+    """The order in a row of `statements`."""
     return Order(
         event_id=row["event_id"].hex,
         id=row["id"].bytes,
         buyer_id=row["buyer_id"],
         status=OrderStatus(row["status"]),
-        fingerprint=row["fingerprint"].to_bytes(FINGERPRINT_BYTES, "big", signed=True),
+        fingerprint=_fingerprint(row["fingerprint"]),
         items=tuple(Item(*pair) for pair in row["items"]),
         amount_minor_units=row["amount_minor_units"],
         currency=row["currency"],
         created_at=row["created_at"],
         expires_at=row["expires_at"],
     )
+
+
+def _fingerprint(signed: int) -> bytes:
+    return signed.to_bytes(FINGERPRINT_BYTES, "big", signed=True)
 
 
 def _counted(row: Row[Any]) -> TierBooks:
@@ -444,7 +549,3 @@ def _counted(row: Row[Any]) -> TierBooks:
 
 def _keys(rows: Iterable[asyncpg.Record]) -> list[OrderKey]:
     return [OrderKey(row["event_id"].hex, row["id"].bytes) for row in rows]
-
-
-def _signed(fingerprint: bytes) -> int:
-    return int.from_bytes(fingerprint, "big", signed=True)

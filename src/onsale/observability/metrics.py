@@ -7,6 +7,8 @@ No label ever holds a buyer or an order.
 
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
+from onsale.observability.bulk import BulkHistogram
+
 # 0.5, 0.8 and 1 s are bounds of the objectives; the rest spreads around them.
 HTTP_SECONDS = (
     0.001,
@@ -50,7 +52,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no
 http_requests_total = Counter(
     "onsale_http_requests_total", "Requests answered.", ["method", "route", "status"]
 )
-http_request_duration_seconds = Histogram(
+http_request_duration_seconds = BulkHistogram(
     "onsale_http_request_duration_seconds",
     "From the first byte read by the application to the last byte of the answer.",
     ["method", "route", "status_class"],
@@ -117,7 +119,25 @@ sweeper_lag_seconds = Gauge(
 )
 outbox_backlog = Gauge("onsale_outbox_backlog", "Payments waiting for a capture or a void.")
 
-# -- group commit (stage: gate, ledger)
+# -- webhooks
+webhook_attempts_total = Counter(
+    "onsale_webhook_attempts_total",
+    "Attempts to deliver: delivered, refused, gone, timeout, unreachable, forbidden.",
+    ["outcome"],
+)
+webhook_attempt_duration_seconds = Histogram(
+    "onsale_webhook_attempt_duration_seconds",
+    "One attempt to deliver, sent and answered.",
+    buckets=HTTP_SECONDS,
+)
+webhook_lag_seconds = Gauge(
+    "onsale_webhook_lag_seconds",
+    "How long the message that has been due longest has waited for an attempt.",
+)
+webhook_backlog = Gauge("onsale_webhook_backlog", "Messages not delivered yet.")
+webhook_dead_letters = Gauge("onsale_webhook_dead_letters", "Messages given up, until re-sent.")
+
+# -- group commit (stage: gate, ledger, webhooks)
 batch_size = Histogram("onsale_batch_size", "Orders in one batch.", ["stage"], buckets=BATCH_ORDERS)
 batch_duration_seconds = Histogram(
     "onsale_batch_duration_seconds",
@@ -136,6 +156,16 @@ admissions_total = Counter(
     "onsale_admissions_total",
     "Order requests: accepted, shed, rate_limited.",
     ["decision"],
+)
+circuit_breaker_state = Gauge(
+    "onsale_circuit_breaker_state",
+    "1 for the state in force: closed, open, half_open.",
+    ["dependency", "state"],
+)
+circuit_breaker_transitions_total = Counter(
+    "onsale_circuit_breaker_transitions_total",
+    "Changes of a circuit breaker's state.",
+    ["dependency", "to"],
 )
 gate_mode = Gauge(
     "onsale_gate_mode", "1 for the mode in force: redis, ledger_only, closed.", ["mode"]

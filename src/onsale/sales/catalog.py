@@ -100,6 +100,9 @@ class Catalog:
         await asyncio.gather(
             self._repeat(self._look_after, self._age_seconds_max / _LOOKS_PER_AGE),
             self._repeat(self._read_again, _EVENT_AGE_SECONDS_MAX),
+            # Ended when both have: redis-py may lose a cancellation (see `stop`), and the one that
+            # heard of it would leave the other behind.
+            return_exceptions=True,
         )
 
     async def _repeat(
@@ -132,8 +135,9 @@ class Catalog:
         epoch = sale.event.gate_epoch
         if epoch is None:
             raise GateLost
+        asked_at_seconds = monotonic()
         try:
-            sale.see(await self._gate.availability(sale.event.id, epoch))
+            sale.see(await self._gate.availability(sale.event.id, epoch), asked_at_seconds)
         except GateLost:
             sale.view = None
             await self.reload(sale.event.id)

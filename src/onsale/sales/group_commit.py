@@ -35,7 +35,7 @@ class Pending(NamedTuple, Generic[Job, Answer]):
             self.waiter.set_exception(error)
 
 
-Flush = Callable[[list[Pending[Job, Answer]]], Awaitable[None]]
+Flush = Callable[[list[Pending[Job, Answer]]], Awaitable[object]]
 
 
 class GroupCommit(Generic[Job, Answer]):

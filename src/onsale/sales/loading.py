@@ -34,7 +34,7 @@ async def load_gate(
 
 
 async def _load(event: Event, gate: Gate, ledger: Ledger, events: Events) -> None:
-    run_id = await gate.run_id()
+    run_id = await gate.run_id(event.id)
     generation = await events.next_gate_generation(event.id)
     epoch = make_epoch(generation, run_id)
     await gate.load(event, epoch)

@@ -1,8 +1,11 @@
 """What a sale counts, with the label children at hand: looking one up costs more than counting."""
 
+from collections import Counter
+from collections.abc import Collection
+
 from onsale.domain.event import Event
 from onsale.domain.inventory import Outcome
-from onsale.domain.order import Order, OrderRequest, OrderStatus
+from onsale.domain.order import Order, OrderStatus
 from onsale.ledger.ledger import OrderKey
 from onsale.observability import metrics
 
@@ -42,22 +45,26 @@ class SaleMeters:
         }
         self._revenue = metrics.revenue_minor_units_total.labels(label, event.currency)
 
-    def _count(self, outcome: str) -> None:
+    def _count(self, outcome: str, orders: int = 1) -> None:
         if self._generation != metrics.event_label.generation:
             self._look_up()
-        self._outcomes[outcome].inc()
+        self._outcomes[outcome].inc(orders)
 
-    def placed(self, order: OrderRequest) -> None:
-        """A new order is in the ledger."""
-        self._count(order.status)
-        if order.status is OrderStatus.CONFIRMED:
-            self.sold(order)
+    def placed(self, orders: Collection[Order]) -> None:
+        """New orders are in the ledger."""
+        for status, count in Counter(order.status for order in orders).items():
+            self._count(status, count)
+        self.sold([order for order in orders if order.status is OrderStatus.CONFIRMED])
 
-    def sold(self, order: OrderRequest | Order) -> None:
-        """An order was confirmed."""
-        for item in order.items:
-            self._sold[item.tier_number].inc(item.quantity)
-        self._revenue.inc(order.amount_minor_units)
+    def sold(self, orders: Collection[Order]) -> None:
+        """Orders were confirmed."""
+        units: Counter[int] = Counter()
+        for order in orders:
+            for tier_number, quantity in order.items:
+                units[tier_number] += quantity
+        for tier_number, quantity in units.items():
+            self._sold[tier_number].inc(quantity)
+        self._revenue.inc(sum(order.amount_minor_units for order in orders))
 
     def replayed(self) -> None:
         """A repeated request got the order of the first."""

@@ -64,7 +64,7 @@ class Paying:
         if held_seconds is not None:
             metrics.payments_total.labels("ok").inc()
             metrics.checkout_duration_seconds.observe(held_seconds)
-            sale.meters.sold(order)
+            sale.meters.sold([order])
         else:
             # If the settler took this attempt for forgotten and has let it go, the provider may
             # have authorised it after that: it is let go once more.

@@ -1,16 +1,23 @@
 """Placing an order: in-process answers, then the gate's batch, then the ledger's batch.
 
+When the gate does not decide, for it is away, slow or being loaded, the ledger does both in a batch
+of its own: slower, and just as exact. The same goes for a batch that the gate has admitted and the
+ledger's constraints refuse: the gate was wrong, and the ledger decides again whom it takes.
+
 What a client is told follows the ledger: an order is answered after its commit, and an id that is
 in the ledger already is that order, whoever put it there. So a request whose twin is on its way at
 another process may join it here: both write the same id, one wins, both get the same order.
 """
 
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from onsale.domain.errors import (
     BuyerLimitReached,
     GateLost,
+    GateUnavailable,
     IdempotencyKeyReused,
     LedgerUnavailable,
     OnsaleError,
@@ -25,7 +32,7 @@ from onsale.gate.codec import encode_body
 from onsale.gate.gate import Admission, Gate
 from onsale.ledger.engine import ConstraintRefused
 from onsale.ledger.ledger import Ledger, OrderKey, Placement
-from onsale.ledger.tables import STOCK_CONSTRAINT
+from onsale.ledger.tables import LIMIT_CONSTRAINT, STOCK_CONSTRAINT
 from onsale.observability import metrics
 from onsale.observability.logging import get_logger
 from onsale.sales.baskets import Asked, Basket
@@ -37,8 +44,10 @@ from onsale.settings import Settings
 
 # Each attempt but the last was abandoned: its process died, or lost the ledger, on the way to it.
 _ATTEMPTS_MAX = 8
-# A batch meets a dead connection once after a restart of Postgres; writing it again is harmless.
-_LEDGER_TRIES = 2
+# What these say no to was counted wrong at the gate.
+_COUNTS = (STOCK_CONSTRAINT, LIMIT_CONSTRAINT)
+
+Written = TypeVar("Written")
 
 log = get_logger(__name__)
 
@@ -73,12 +82,18 @@ class Placing:
             in_flight_max=settings.ledger_batches_in_flight_max,
             queue_size_max=settings.batch_queue_size_max,
         )
+        self._ledger_only_stage: GroupCommit[OrderRequest, Verdict] = GroupCommit(
+            self._admit_by_ledger,
+            stage="ledger_only",
+            batch_size_max=settings.ledger_batch_size_max,
+            in_flight_max=settings.ledger_batches_in_flight_max,
+            queue_size_max=settings.batch_queue_size_max,
+        )
 
     async def place(self, event_id: str, buyer_id: str, key: str, asked: Asked) -> Placed:
         """Place an order, durably, or find the one that this key has placed.
 
-        Raises the refusals of `domain.errors`, `Overloaded`, `GateUnavailable`,
-        `LedgerUnavailable`.
+        Raises the refusals of `domain.errors`, `Overloaded`, `LedgerUnavailable`.
         """
         sale = self._catalog.known(event_id) or await self._catalog.reload(event_id)
         basket = sale.baskets.of(asked)
@@ -105,6 +120,7 @@ class Placing:
             if sale.gate_stage is not None:
                 await sale.gate_stage.drain()
         await self._ledger_stage.drain()
+        await self._ledger_only_stage.drain()
 
     # -- one attempt
 
@@ -117,7 +133,7 @@ class Placing:
         if isinstance(verdict, Placement):
             return await self._placed(sale, request, verdict)
         if verdict.outcome is Outcome.SEEN_WITH_OTHER_BODY:
-            raise IdempotencyKeyReused
+            return await self._earlier_of_this_body(sale, request)
         if not verdict.stranger:
             # The order may have lived and ended: then it is not for the gate to refuse it.
             return await self._earlier_or_refused(sale, request, verdict.outcome)
@@ -131,12 +147,18 @@ class Placing:
             raise self._refused(sale, refusal)
         return await self._placed(sale, request, Placement(earlier, new=False))
 
+    async def _earlier_of_this_body(self, sale: Sale, request: OrderRequest) -> Placed | None:
+        """The gate may hold what was asked by mistake, and the ledger what was ordered before."""
+        earlier = await self._ledger.get(OrderKey(request.event_id, request.order_id))
+        if earlier is None or earlier.fingerprint != request.fingerprint:
+            raise IdempotencyKeyReused
+        return await self._placed(sale, request, Placement(earlier, new=False))
+
     async def _placed(
         self, sale: Sale, request: OrderRequest, placement: Placement
     ) -> Placed | None:
         order = placement.order
         if placement.new:
-            sale.meters.placed(request)
             return Placed(order, replayed=False)
         same_body = order.fingerprint == request.fingerprint
         if not (order.status.live and same_body):
@@ -173,12 +195,19 @@ class Placing:
             (job.order_id, encode_body(job.buyer_id, job.fingerprint, job.items))
             for job, _ in batch
         ]
-        admission = await self._ask_gate(sale, orders)
+        try:
+            admission = await self._ask_gate(sale, orders)
+        except GateUnavailable:
+            _tell_mode("ledger_only")
+            for pending in batch:
+                self._pass_on(pending, self._ledger_only_stage)
+            return
+        _tell_mode("redis")
         sale.see_batch(admission)
         answers = zip(batch, admission.outcomes, admission.strangers, strict=True)
         for pending, outcome, stranger in answers:
             if outcome is Outcome.ADMITTED or outcome is Outcome.SEEN:
-                self._pass_on(pending)
+                self._pass_on(pending, self._ledger_stage)
             else:
                 pending.answer(Refusal(outcome, stranger))
 
@@ -189,7 +218,7 @@ class Placing:
                 return await self._gate.admit(sale.event.id, epoch, orders)
             except GateLost:
                 log.warning("gate lost", event_id=sale.event.id, epoch=epoch)
-        # Loaded anew since this process last read the event, perhaps; if not, buyers try again.
+        # Loaded anew since this process last read the event, perhaps.
         await self._catalog.reload(sale.event.id)
         if sale.event.gate_epoch is None or sale.event.gate_epoch == epoch:
             if sale.event.gate_retired:
@@ -197,9 +226,10 @@ class Placing:
             raise GateLost
         return await self._gate.admit(sale.event.id, sale.event.gate_epoch, orders)
 
-    def _pass_on(self, pending: PendingOrder) -> None:
+    @staticmethod
+    def _pass_on(pending: PendingOrder, stage: "GroupCommit[OrderRequest, Verdict]") -> None:
         try:
-            self._ledger_stage.enqueue(pending)
+            stage.enqueue(pending)
         except OnsaleError as error:
             # Its stock comes back by the reconciler: nothing was promised.
             pending.fail(error)
@@ -207,16 +237,20 @@ class Placing:
     # -- the ledger's batches
 
     async def _write(self, batch: list[PendingOrder]) -> None:
-        """Write a batch down; one that is refused is halved until the order at fault is alone, so
-        that nobody fails with it. A ledger that does not answer refuses nobody.
+        """Write a batch down. One whose stock or limits the ledger refuses is decided again by the
+        ledger; one that is refused for anything else is halved until the order at fault is alone,
+        so that nobody fails with it. A ledger that does not answer refuses nobody.
         """
         try:
-            placements = await self._place([pending.job for pending in batch])
+            placements, _ = await _insist(self._ledger.place, [pending.job for pending in batch])
         except LedgerUnavailable:
             raise
         except Exception as refused:
+            if isinstance(refused, ConstraintRefused) and refused.constraint in _COUNTS:
+                await self._decide_again(batch)
+                return
             if len(batch) == 1:
-                await self._refuse(batch[0], refused)
+                await self._fail(batch[0], refused)
                 return
             metrics.batch_splits_total.inc()
             middle = len(batch) // 2
@@ -225,26 +259,70 @@ class Placing:
             return
         for pending, placement in zip(batch, placements, strict=True):
             pending.answer(placement)
+        # Those included whose client went away meanwhile: they have an order.
+        self._count([placement.order for placement in placements if placement.new])
 
-    async def _place(self, requests: list[OrderRequest]) -> list[Placement]:
-        for last_try in range(1, _LEDGER_TRIES + 1):
-            try:
-                return await self._ledger.place(requests)
-            except LedgerUnavailable:
-                if last_try == _LEDGER_TRIES:
-                    raise
-        raise AssertionError("the last try returns or raises")
+    def _count(self, orders: list[Order]) -> None:
+        for event_id in {order.event_id for order in orders}:
+            sale = self._catalog.known(event_id)
+            if sale is not None:
+                sale.meters.placed([order for order in orders if order.event_id == event_id])
 
-    async def _refuse(self, pending: PendingOrder, refused: Exception) -> None:
-        """The gate admitted what the ledger does not take: the ledger is right."""
-        request = pending.job
-        log.error("the ledger refused what the gate admitted", event_id=request.event_id)
-        sale = await self._catalog.require(request.event_id)
-        await self._give_back(sale, [request.order_id])
-        if isinstance(refused, ConstraintRefused) and refused.constraint == STOCK_CONSTRAINT:
-            pending.answer(Refusal(Outcome.SOLD_OUT, stranger=True))
-        else:
-            pending.fail(refused)
+    async def _fail(self, pending: PendingOrder, error: Exception) -> None:
+        log.error(
+            "the ledger cannot hold an order", event_id=pending.job.event_id, error=str(error)
+        )
+        sale = await self._catalog.require(pending.job.event_id)
+        await self._give_back(sale, [pending.job.order_id])
+        pending.fail(error)
+
+    async def _decide_again(self, batch: list[PendingOrder]) -> None:
+        log.warning("the ledger refused what the gate admitted", orders=len(batch))
+        refused = defaultdict(list)
+        for request in await self._admit_by_ledger(batch):
+            refused[request.event_id].append(request.order_id)
+        for event_id, order_ids in refused.items():
+            await self._give_back(await self._catalog.require(event_id), order_ids)
+
+    async def _admit_by_ledger(self, batch: list[PendingOrder]) -> list[OrderRequest]:
+        """Let the ledger decide a batch, and answer it; the requests that are refused for good."""
+        verdicts, certain = await _insist(self._ledger.admit, [pending.job for pending in batch])
+        refused = []
+        for pending, verdict in zip(batch, verdicts, strict=True):
+            if isinstance(verdict, Placement):
+                pending.answer(verdict)
+            elif certain:
+                # The ledger has no order of this id: nobody is a stranger more surely.
+                pending.answer(Refusal(verdict, stranger=True))
+                refused.append(pending.job)
+            else:
+                pending.fail(LedgerUnavailable())
+        self._count(
+            [placed.order for placed in verdicts if isinstance(placed, Placement) and placed.new]
+        )
+        return refused
+
+
+async def _insist(
+    write: Callable[[list[OrderRequest]], Awaitable[list[Written]]], requests: list[OrderRequest]
+) -> tuple[list[Written], bool]:
+    """Write a batch, twice if need be: it meets a dead connection once after a restart of Postgres,
+    and the same ids are the same orders. Says whether the first try was answered: if not, it may
+    still be on its way, and what the second refuses is not refused for certain.
+    """
+    try:
+        return await write(requests), True
+    except LedgerUnavailable:
+        pass
+    try:
+        return await write(requests), False
+    except ConstraintRefused:
+        raise LedgerUnavailable from None
+
+
+def _tell_mode(mode: str) -> None:
+    for known in ("redis", "ledger_only"):
+        metrics.gate_mode.labels(known).set(known == mode)
 
 
 def _request(event: Event, named: bytes, buyer_id: str, basket: Basket) -> OrderRequest:

@@ -91,9 +91,15 @@ class Sale:
         self.event = event
         self.baskets = Baskets(event)
 
-    def see(self, availability: Availability) -> None:
-        """How the sale stands, as the gate just said."""
-        self.view = SaleView(availability, monotonic(), availability.orders_ever_admitted)
+    def see(self, availability: Availability, asked_at_seconds: float) -> None:
+        """How the sale stands, as the gate was asked at `asked_at_seconds` of the monotonic clock.
+
+        A batch that was answered meanwhile may know of more admitted orders.
+        """
+        admitted = availability.orders_ever_admitted
+        if self.view is not None:
+            admitted = max(admitted, self.view.orders_ever_admitted)
+        self.view = SaleView(availability, asked_at_seconds, admitted)
 
     def see_filter(self, seen: SeenFilter, admitted: int) -> None:
         """The filter, read after at least `admitted` orders had been admitted in all."""

@@ -6,14 +6,18 @@ from onsale.gate.gate import Gate
 from onsale.ledger.engine import Database, create_engine
 from onsale.ledger.events import Events
 from onsale.ledger.ledger import Ledger
+from onsale.ledger.webhooks import Webhooks
+from onsale.payments.books import BookedProvider
 from onsale.payments.provider import PaymentProvider
 from onsale.payments.simulated import SimulatedProvider
+from onsale.sales import failpoints
 from onsale.sales.catalog import Catalog
 from onsale.sales.ending import Ending, GiveBack
 from onsale.sales.organising import Organising
 from onsale.sales.paying import Paying
 from onsale.sales.placing import Placing
 from onsale.settings import Settings
+from onsale.webhooks.targets import Targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,8 @@ class Service:
     database: Database
     ledger: Ledger
     events: Events
+    webhooks: Webhooks
+    targets: Targets
     catalog: Catalog
     provider: PaymentProvider
     give_back: GiveBack
@@ -40,7 +46,11 @@ class Service:
         database = Database(create_engine(settings))
         ledger, events = Ledger(database), Events(database)
         catalog = Catalog(events, gate, settings.sale_view_age_seconds_max)
-        provider = SimulatedProvider(settings.simulated_payment_slow_seconds)
+        provider = _provider(settings)
+        if settings.failpoint:
+            failpoints.arm(
+                settings.failpoint, {"gate": gate, "ledger": ledger, "provider": provider}
+            )
         give_back = GiveBack(gate)
         return cls(
             settings=settings,
@@ -48,6 +58,8 @@ class Service:
             database=database,
             ledger=ledger,
             events=events,
+            webhooks=Webhooks(database),
+            targets=Targets(private_allowed=settings.webhook_private_targets_allowed),
             catalog=catalog,
             provider=provider,
             give_back=give_back,
@@ -62,3 +74,9 @@ class Service:
         await self.placing.drain()
         await self.gate.close()
         await self.database.close()
+
+
+def _provider(settings: Settings) -> PaymentProvider:
+    simulated = SimulatedProvider(settings.simulated_payment_slow_seconds)
+    books = settings.simulated_payment_books
+    return BookedProvider(simulated, books) if books else simulated

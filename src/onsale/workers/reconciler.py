@@ -7,12 +7,14 @@ once, or stopped half-way, is a repair made once:
     fence      an id only the gate has, past the grace period: the ledger writes it down as
                abandoned, and only if that wrote it is its stock given back
     give back  an id whose order the ledger has ended: the gate lets it go
-    adopt      a live order that the gate lacks: the gate takes its stock
+    adopt      a live order that the gate lacks, for it lost it or was never asked: the gate takes
+               its stock
     rebuild    a gate that is empty, half loaded, restored or elsewhere: loaded anew
     configure  a switch or a capacity that the gate was not told of
 
-Every pass looks at orders that ended lately; the whole comparison takes a share of the time that
-does not grow with the sale. When the sale is over and its books have balanced, the gate retires.
+Every pass looks at orders that ended lately and at those that the ledger admitted alone; the whole
+comparison takes a share of the time that does not grow with the sale. When the sale is over and its
+books have balanced, the gate retires.
 """
 
 from dataclasses import dataclass, field
@@ -89,6 +91,7 @@ class Reconciler:
         epoch = event.gate_epoch
         assert epoch is not None, "an event has an epoch once its gate is loaded"
         await service.gate.configure(event, epoch)
+        await self._tell_unheard(event, epoch, repairs)
         await self._give_back_ended(event, epoch, repairs)
         if full if full is not None else self._full_is_due(event.id):
             started = monotonic()
@@ -121,6 +124,20 @@ class Reconciler:
         # Orders may have been on their way past the loading: they are looked for at once.
         self._full_due_seconds.pop(event.id, None)
         return (await service.catalog.reload(event.id)).event
+
+    async def _tell_unheard(self, event: Event, epoch: str, repairs: Repairs) -> None:
+        """What the ledger admitted while it had no gate to ask."""
+        ledger = self.service.ledger
+        while unheard := await ledger.unheard(event.id, CHUNK_ORDERS):
+            live = await ledger.live([OrderKey(event.id, order_id) for order_id in unheard])
+            adopted = await self.service.gate.adopt(
+                event.id, epoch, [gate_order(order) for order in live]
+            )
+            repairs.add("adopted", adopted)
+            ended = set(unheard) - {order.id for order in live}
+            # Their buyers may press again, and are no strangers.
+            await self.service.gate.mark_seen(event.id, epoch, list(ended))
+            await ledger.heard(event.id, unheard)
 
     async def _give_back_ended(self, event: Event, epoch: str, repairs: Repairs) -> None:
         """What the ledger ended lately and the gate may not have heard of."""

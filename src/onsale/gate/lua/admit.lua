@@ -27,9 +27,38 @@ if sale[2] == 'closed' or now_ms >= tonumber(sale[4]) then refusal = CLOSED
 elseif sale[2] == 'paused' then refusal = PAUSED
 elseif now_ms < tonumber(sale[3]) then refusal = NOT_OPEN end
 
--- What the batch has read and changed so far. It is written at the end, a command for each key and
--- not for each order: the commands, in the server and in its log, are most of what an order costs.
-local left, units_of, taken = {}, {}, {}
+-- What is read of the batch is read at its beginning, what it changes is written at its end: one
+-- command for each key and not for each order. The commands, in the server and in its log, are most
+-- of what an order costs.
+
+-- As many arguments as fit on Lua's stack with room to spare; whole pairs, and whole bits of four.
+local AT_ONCE = 4000
+
+local function read(key, fields)
+  local found = {}
+  for i = 1, #fields, AT_ONCE do
+    local last = math.min(i + AT_ONCE - 1, #fields)
+    local values = redis.call('HMGET', KEYS[key], unpack(fields, i, last))
+    for n = i, last do found[fields[n]] = values[n - i + 1] or nil end
+  end
+  return found
+end
+
+local function write(command, key, arguments)
+  for i = 1, #arguments, AT_ONCE do
+    local last = math.min(i + AT_ONCE - 1, #arguments)
+    redis.call(command, KEYS[key], unpack(arguments, i, last))
+  end
+end
+
+local ids, buyer_of = {}, {}
+for i = 2, #ARGV, 2 do
+  ids[i / 2] = ARGV[i]
+  buyer_of[i / 2] = string.sub(ARGV[i + 1], 9, 16)
+end
+local taken = read(3, ids)
+local units_of = limit > 0 and read(4, buyer_of) or {}
+local left = {}
 local orders, buyers, bits = {}, {}, {}
 
 local function units_left(tier)
@@ -37,23 +66,16 @@ local function units_left(tier)
   return left[tier]
 end
 
-local function units_of_buyer(buyer)
-  if not units_of[buyer] then units_of[buyer] = tonumber(redis.call('HGET', KEYS[4], buyer)) or 0 end
-  return units_of[buyer]
-end
-
 -- One bit for each half of the id's beginning; ids are hashes, so their bytes serve as the hash.
 local function bits_of(id)
-  local a, b, c, d, e, f, g, h = string.byte(id, 1, 8)
-  return (((a * 256 + b) * 256 + c) * 256 + d) % seen_bits,
-    (((e * 256 + f) * 256 + g) * 256 + h) % seen_bits
+  local one, other = struct.unpack('>I4I4', id)
+  return one % seen_bits, other % seen_bits
 end
 
 local function mark_seen(id)
-  for _, bit in ipairs({ bits_of(id) }) do
-    local n = #bits
-    bits[n + 1], bits[n + 2], bits[n + 3], bits[n + 4] = 'SET', 'u1', bit, 1
-  end
+  local n, one, other = #bits, bits_of(id)
+  bits[n + 1], bits[n + 2], bits[n + 3], bits[n + 4] = 'SET', 'u1', one, 1
+  bits[n + 5], bits[n + 6], bits[n + 7], bits[n + 8] = 'SET', 'u1', other, 1
 end
 
 local function is_stranger(id)
@@ -61,46 +83,39 @@ local function is_stranger(id)
   return redis.call('GETBIT', KEYS[5], one) == 0 or redis.call('GETBIT', KEYS[5], other) == 0
 end
 
-local function decide(id, body)
-  local earlier = taken[id] or redis.call('HGET', KEYS[3], id)
+local function decide(id, buyer, body)
+  local earlier = taken[id]
   if earlier then
     return string.sub(earlier, 5, 12) == string.sub(body, 1, 8) and SEEN or SEEN_WITH_OTHER_BODY
   end
   if refusal then return refusal end
 
-  local items, buyer, units = { string.byte(body, 17, -1) }, string.sub(body, 9, 16), 0
-  for i = 2, #items, 2 do units = units + items[i] end
-  if limit > 0 and units_of_buyer(buyer) + units > limit then return BUYER_LIMIT end
-  for i = 1, #items, 2 do
-    if units_left(items[i]) < items[i + 1] then return SOLD_OUT end
+  local units, lacking = tonumber(units_of[buyer]) or 0, false
+  for i = 17, #body, 2 do
+    local tier, quantity = string.byte(body, i, i + 1)
+    units = units + quantity
+    lacking = lacking or units_left(tier) < quantity
   end
+  if limit > 0 and units > limit then return BUYER_LIMIT end
+  if lacking then return SOLD_OUT end
 
-  for i = 1, #items, 2 do left[items[i]] = left[items[i]] - items[i + 1] end
-  if limit > 0 then
-    units_of[buyer] = units_of[buyer] + units
-    buyers[#buyers + 1] = buyer
-    buyers[#buyers + 1] = units_of[buyer]
+  for i = 17, #body, 2 do
+    local tier, quantity = string.byte(body, i, i + 1)
+    left[tier] = left[tier] - quantity
   end
-  taken[id] = stamp .. body
-  orders[#orders + 1] = id
-  orders[#orders + 1] = taken[id]
+  local n = #orders
+  taken[id], units_of[buyer] = stamp .. body, units
+  orders[n + 1], orders[n + 2] = id, taken[id]
+  if limit > 0 then buyers[n + 1], buyers[n + 2] = buyer, units end
   mark_seen(id)
   return ADMITTED
 end
 
 local outcomes, strangers = {}, {}
-for i = 2, #ARGV, 2 do
-  local n, outcome = #outcomes + 1, decide(ARGV[i], ARGV[i + 1])
+for n = 1, #ids do
+  local outcome = decide(ids[n], buyer_of[n], ARGV[2 * n + 1])
   outcomes[n] = outcome
-  strangers[n] = (outcome >= SOLD_OUT and is_stranger(ARGV[i])) and '1' or '0'
-end
-
--- As many arguments as fit on Lua's stack with room to spare; whole pairs, and whole bits of four.
-local AT_ONCE = 4000
-local function write(command, key, arguments)
-  for i = 1, #arguments, AT_ONCE do
-    redis.call(command, key, unpack(arguments, i, math.min(i + AT_ONCE - 1, #arguments)))
-  end
+  strangers[n] = (outcome >= SOLD_OUT and is_stranger(ids[n])) and '1' or '0'
 end
 
 local tiers = {}
@@ -109,10 +124,10 @@ for tier, units in pairs(left) do
   tiers[#tiers + 1] = units
 end
 if #orders > 0 then
-  write('HSET', KEYS[3], orders)
-  write('HSET', KEYS[2], tiers)
-  write('HSET', KEYS[4], buyers)
-  write('BITFIELD', KEYS[5], bits)
+  write('HSET', 3, orders)
+  write('HSET', 2, tiers)
+  write('HSET', 4, buyers)
+  write('BITFIELD', 5, bits)
   ever_admitted = redis.call('HINCRBY', KEYS[1], 'admitted', #orders / 2)
 end
 return { table.concat(outcomes), table.concat(strangers), ever_admitted, unpack(tiers) }

@@ -22,7 +22,7 @@ async def readyz(service: ServiceDep, response: Response) -> Health:
     """Both stores answer: send buyers here."""
     found = {
         "postgres": await _answers(service.events.now()),
-        "redis": await _answers(service.gate.run_id()),
+        "redis": await _answers(service.gate.ping()),
     }
     if all(found.values()):
         return Health(status="ok", dependencies=found)

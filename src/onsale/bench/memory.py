@@ -1,0 +1,57 @@
+"""The memory of an API process after few and after many requests.
+
+Nobody is measured meanwhile, but others may be made ready: a million requests take minutes.
+"""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Self
+
+from onsale.bench.databases import tidy
+from onsale.bench.preparing import Subject
+from onsale.bench.probes import resident_bytes
+from onsale.bench.result import Footprint
+from onsale.bench.turns import Turns
+
+# After how many requests the memory is looked at.
+_LOOKS = (10_000, 1_000_000)
+# Whoever gives up waits for the end of a turn.
+_TURN_SECONDS_MAX = 10
+
+
+class MemoryRun:
+    """Drives the crowd at a server in a thread of its own, and looks at the server's memory."""
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        self._thread = ThreadPoolExecutor(1)
+        self._footprints: Future[list[Footprint]] | None = None
+        self._given_up = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._given_up.set()
+        self._thread.shutdown()
+
+    def begin(self, subject: Subject) -> None:
+        """Begin with a server that is warm."""
+        self._footprints = self._thread.submit(lambda: list(self._look(subject)))
+
+    def end(self) -> list[Footprint]:
+        """What was seen, when it has been; nothing if nothing was begun. Raises `BenchError`."""
+        return self._footprints.result() if self._footprints else []
+
+    def _look(self, subject: Subject) -> Iterator[Footprint]:
+        requests, seconds = 0, 1
+        for look in _LOOKS:
+            while requests < look and not self._given_up.is_set():
+                driven = self._turns.drive(subject, seconds)
+                requests += driven.requests
+                left_seconds = (look - requests) * driven.duration_seconds / driven.requests
+                seconds = min(max(1, int(left_seconds)), _TURN_SECONDS_MAX)
+            yield Footprint(requests, resident_bytes(subject.server.process.pid))
+        asyncio.run(tidy(subject.server.stores.database_url))

@@ -1,0 +1,66 @@
+"""A campaign from nothing: a stage in a temporary folder, the campaign on it, its report."""
+
+import asyncio
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from onsale.chaos.campaign import Campaign
+from onsale.chaos.faults import FAULTS
+from onsale.chaos.report import Report
+from onsale.chaos.stage import Stage
+from onsale.embedded.folders import runtime_folder
+
+
+def run(
+    faults: Sequence[str],
+    *,
+    seed: int,
+    seconds: float,
+    report_dir: Path,
+    tell: Callable[[str], None],
+) -> Report:
+    """Run a campaign; where it finds something, `report_dir` gets its history and its logs.
+
+    Raises `EmbeddedError` when something does not start.
+    """
+    return asyncio.run(_run(faults, seed, seconds, report_dir, tell))
+
+
+async def _run(
+    faults: Sequence[str],
+    seed: int,
+    seconds: float,
+    report_dir: Path,
+    tell: Callable[[str], None],
+) -> Report:
+    with (
+        tempfile.TemporaryDirectory(prefix="onsale-chaos-") as folder,
+        # Names of sockets are limited to about 107 bytes, and that of a folder is not.
+        tempfile.TemporaryDirectory(prefix="chaos-", dir=runtime_folder()) as sockets,
+    ):
+        async with Stage(Path(folder), Path(sockets), secrets.token_hex(32), tell=tell) as stage:
+            campaign = Campaign(stage, faults, seed=seed, seconds=seconds, tell=tell)
+            report = await campaign.run()
+        if not report.well:
+            _keep(stage, campaign, report_dir)
+        return report
+
+
+def _keep(stage: Stage, campaign: Campaign, report_dir: Path) -> None:
+    report_dir.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(stage.logs, report_dir / "logs", dirs_exist_ok=True)
+    campaign.history.write(report_dir / "history.jsonl")
+
+
+def chosen(names: str | None) -> list[str]:
+    """The faults of a comma-separated list, or all. Raises `ValueError` for an unknown one."""
+    if names is None:
+        return list(FAULTS)
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    unknown = [name for name in wanted if name not in FAULTS]
+    if unknown:
+        raise ValueError(f"no fault {', '.join(unknown)}; there are: {', '.join(FAULTS)}")
+    return wanted
