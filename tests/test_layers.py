@@ -24,6 +24,7 @@ BREACHES = [
     ("gate/keys.py", "from onsale.ledger import tables", ONE_DIRECTION),
     ("ledger/tables.py", "from onsale.gate import keys", ONE_DIRECTION),
     ("payments/provider.py", "from onsale.gate import keys", ONE_DIRECTION),
+    ("webhooks/targets.py", "from onsale.ledger import tables", ONE_DIRECTION),
     ("sales/sale.py", "from onsale.http import problems", ONE_DIRECTION),
     ("http/problems.py", "from onsale.workers import loop", ONE_DIRECTION),
     ("workers/loop.py", "from onsale.http import problems", ONE_DIRECTION),
@@ -32,6 +33,11 @@ BREACHES = [
     ("gate/codec.py", "import fastapi", "The gate knows nothing of Postgres and of HTTP"),
     ("ledger/tables.py", "import redis", "The ledger knows nothing of Redis and of HTTP"),
     ("ledger/tables.py", "import starlette", "The ledger knows nothing of Redis and of HTTP"),
+    (
+        "webhooks/sending.py",
+        "import asyncpg",
+        "What goes over the wire to webhooks knows nothing of the stores",
+    ),
     (
         "sales/sale.py",
         "import sqlalchemy",

@@ -24,6 +24,8 @@ from rich.console import Console
 from onsale.settings import Settings
 
 if TYPE_CHECKING:
+    from onsale.capacity.model import Setup
+    from onsale.capacity.reference import Reference
     from onsale.demo.sale import Verdict
     from onsale.demo.stack import Stack
     from onsale.workers.main import WorkerKind
@@ -163,7 +165,8 @@ def serve(
 @app.command()
 def worker(
     kind: Annotated[
-        str | None, typer.Argument(help="sweeper, reconciler or outbox; all three if not given.")
+        str | None,
+        typer.Argument(help="sweeper, reconciler, outbox or webhooks; all if not given."),
     ] = None,
 ) -> None:
     """Run the workers against ONSALE_DATABASE_URL and ONSALE_REDIS_URL."""
@@ -289,7 +292,10 @@ def bench(
     ] = False,
     suite: Annotated[
         list[str] | None,
-        typer.Option(help="See `loadtest/README.md` for what there is; several run as one."),
+        typer.Option(
+            help="core, quick, disk, redis, live, events, workers, metrics or memory; several run"
+            " as one. See `loadtest/README.md`."
+        ),
     ] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Turns of every variant.")] = None,
     seconds: Annotated[int, typer.Option(min=1, help="The length of a turn.")] = 1,
@@ -359,6 +365,57 @@ def chaos(
             raise typer.Exit(_FAILED)
 
 
+@app.command()
+def capacity(
+    buyers: Annotated[int, typer.Option(help="Who want a ticket.")] = 5_000_000,
+    tickets: Annotated[int, typer.Option(help="How many there are.")] = 80_000,
+    minutes: Annotated[float, typer.Option(help="Within which the buyers come.")] = 10,
+    peak_factor: Annotated[
+        float, typer.Option(help="The rate at the opening, in times of the mean.")
+    ] = 10,
+    peak_seconds: Annotated[float, typer.Option(help="How long the opening lasts.")] = 10,
+    presses: Annotated[float, typer.Option(help="Requests of a buyer.")] = 2,
+    tickets_per_order: Annotated[float, typer.Option(help="On average.")] = 2,
+    pay_minutes: Annotated[
+        float, typer.Option(help="Within which winners pay; 0: an event without payment.")
+    ] = 2,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="API processes (default: as many as it takes).")
+    ] = None,
+    utilisation: Annotated[
+        float, typer.Option(help="How much of a core to use at most, at the peak.")
+    ] = 0.7,
+    measured: Annotated[
+        Path | None,
+        typer.Option("--from", help="What `onsale bench --json` printed (default: a reference)."),
+    ] = None,
+    check_demo: Annotated[
+        bool, typer.Option("--check-demo", help="Predict the demo on this machine, and run it.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compute what an on-sale needs, and what breaks first; see docs/capacity.md."""
+    with _one_line_errors():
+        from onsale.capacity.reference import read_reference
+
+        if check_demo:
+            _check_demo(read_reference(measured) if measured else None, as_json)
+            return
+        from onsale.capacity.curve import Curve
+        from onsale.capacity.model import OnSale, plan
+        from onsale.capacity.text import render
+
+        reference = read_reference(measured)
+        arrivals = Curve.of_sale(buyers, minutes * 60, peak_factor, peak_seconds)
+        sale = OnSale(arrivals, tickets, tickets_per_order, presses, pay_minutes * 60 or None)
+        setup = _capacity_setup(workers, utilisation)
+        found = plan(sale, reference.costs, setup)
+        if as_json:
+            typer.echo(json.dumps(found.as_json() | {"measured": reference.as_json()}))
+        else:
+            render(found, sale, setup, reference, Console())
+
+
 # -- what the commands share
 
 
@@ -421,6 +478,39 @@ def _finish(verdict: "Verdict", console: Console, as_json: bool) -> None:
     else:
         print_verdict(console, verdict)
     if not verdict.well:
+        raise typer.Exit(_FAILED)
+
+
+def _capacity_setup(workers: int | None, utilisation: float) -> "Setup":
+    from onsale.capacity.model import Setup
+    from onsale.http.server import UVICORN_OPTIONS
+
+    settings = Settings()
+    return Setup(
+        ledger_batch_size_max=settings.ledger_batch_size_max,
+        batch_queue_size_max=settings.batch_queue_size_max,
+        db_pool_size_max=settings.db_pool_size_max,
+        redis_connections_max=settings.redis_connections_max,
+        keep_alive_seconds=UVICORN_OPTIONS["timeout_keep_alive"],
+        workers=workers,
+        utilisation=utilisation,
+    )
+
+
+def _check_demo(reference: "Reference | None", as_json: bool) -> None:
+    from onsale.capacity.check import check_demo
+    from onsale.capacity.text import render_check
+
+    _unwind_when_told_to_stop()
+    console = _console(as_json)
+    found = check_demo(
+        reference, tell=lambda line: console.print(f"  {line}", style="dim", highlight=False)
+    )
+    if as_json:
+        typer.echo(json.dumps(found.as_json()))
+    else:
+        render_check(found, console)
+    if not found.well:
         raise typer.Exit(_FAILED)
 
 

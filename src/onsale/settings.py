@@ -101,6 +101,23 @@ class Settings(BaseSettings):
     reconciler_grace_seconds: Seconds = 10.0
     outbox_interval_seconds: Seconds = 0.5
 
+    # -- webhooks
+    webhook_interval_seconds: Seconds = 0.5
+    # For receivers on this machine or network, and such without TLS. Otherwise whoever may register
+    # an endpoint could have this service send into the network that it stands in.
+    webhook_private_targets_allowed: bool = False
+    # For a whole attempt; Standard Webhooks recommends 15 to 30 s.
+    webhook_timeout_seconds: Seconds = 15.0
+    # To one endpoint from one process: enough for 80 messages a second at 100 ms each.
+    webhooks_in_flight_max: Annotated[int, Field(ge=1, le=100)] = 8
+    # Each pause is four times the one before, up to a day: ten attempts take two days, and a
+    # receiver may be away for a weekend's better part.
+    webhook_attempts_max: Annotated[int, Field(ge=1, le=100)] = 10
+    webhook_backoff_seconds: Seconds = 5.0
+    webhook_backoff_seconds_max: Seconds = 86_400.0
+    # Far longer than the attempts take; until then a message can be looked up and sent again.
+    webhook_keep_days: Annotated[int, Field(ge=3, le=3_650)] = 30
+
     # -- the fault campaign
     # Where this process crashes (`sales.failpoints`). Nowhere, and then nothing is asked.
     failpoint: str = ""

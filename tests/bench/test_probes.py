@@ -35,8 +35,7 @@ def test_cpu_counts_this_process() -> None:
     until = time.process_time() + 0.2
     while time.process_time() < until:
         pass
-    # /proc counts in hundredths of a second.
-    assert cpu_seconds(os.getpid())[0] - before >= 0.18
+    assert cpu_seconds(os.getpid())[0] - before >= 0.2
 
 
 def test_cpu_counts_children_running_and_ended() -> None:
@@ -76,6 +75,7 @@ async def test_the_counters_are_those_of_the_crowds_endpoint(
     # Another route, another status of the same one, and the counters must know them apart.
     await client.get("/healthz")
     await client.post(orders, json=items())
+    await asyncio.sleep(0)  # answers are counted at the end of a turn of the loop
     page = generate_latest().decode()
     counted = ApiCounters.parse([page], ROUTE).since(before)
     assert {status: count for status, count in counted.answers.items() if count} == {

@@ -69,6 +69,13 @@ def test_memory_grows_from_the_first_look_to_the_last() -> None:
     assert replace(RESULT, footprints=[]).memory_growth() is None
 
 
+@pytest.mark.parametrize(("load_average", "busy"), [(0.5, False), (0.6, True)])
+def test_a_busy_machine_is_told(load_average: float, busy: bool) -> None:
+    console = Console(width=100, record=True, file=StringIO())
+    render(replace(RESULT, load_average=load_average), console)
+    assert ("expect noise" in console.export_text()) is busy
+
+
 @pytest.mark.parametrize("faults", [[], ["round 1: order: 3 answers of another status"]])
 def test_what_people_and_programs_read_agrees(faults: list[str]) -> None:
     result = replace(RESULT, faults=faults)

@@ -1,14 +1,17 @@
 """The benchmark itself, short: what it counts is right; how fast anything is, is not asked."""
 
 import json
+import re
 from dataclasses import dataclass
 
 import pytest
+from typer.testing import CliRunner
 
 from onsale.bench import memory
 from onsale.bench.result import BenchResult, Turn
 from onsale.bench.run import run
 from onsale.bench.variants import SUITES, VARIANTS, Sale, Suite, Variant, suite_of
+from onsale.cli import app
 from tests.bench.wrk import needs_wrk
 
 # Fifteen servers start, one after the other gets warm, and each has a turn.
@@ -145,6 +148,8 @@ def test_suites_are_of_variants_there_are_and_run_as_one() -> None:
     for suite in SUITES.values():
         assert set(suite.open_loop) <= set(suite.variants) <= set(VARIANTS)
     assert {name for suite in SUITES.values() for name in suite.variants} == set(VARIANTS)
+    said = CliRunner().invoke(app, ["bench", "--help"], env={"COLUMNS": "200"}).stdout
+    assert set(SUITES) <= set(re.findall(r"\w+", said))
     both = suite_of(["redis", "metrics"])
     assert both.variants == ("order", "redis_0ms", "redis_1ms", "quiet")
     with pytest.raises(ValueError, match="no suite 'nonsense'; there are: core, quick"):

@@ -8,6 +8,7 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy import text
 
+from onsale.domain.event import Event
 from onsale.embedded import EmbeddedPostgres, EmbeddedValkey
 from onsale.ledger.migrations import migrate
 from onsale.sales.service import Service
@@ -17,7 +18,7 @@ from tests.races.api import Api
 from tests.races.books import audit_at_quiet
 from tests.races.conftest import running
 from tests.races.stores import settings_for
-from tests.support import wait_until
+from tests.support import count_rows, wait_until
 
 
 class Stores(NamedTuple):
@@ -64,7 +65,9 @@ async def empty_stores(stores: Stores, service: Service, redis: Redis) -> None:
     """No events, no orders, no keys."""
     await redis.flushdb()
     async with service.database.transaction("test") as connection:
-        await connection.execute(text("TRUNCATE events, tiers, orders, order_items, payments"))
+        await connection.execute(
+            text("TRUNCATE events, tiers, buyer_units, orders, order_items, payments")
+        )
 
 
 @pytest.fixture
@@ -87,6 +90,13 @@ async def api(_served: Api, stores: Stores) -> Api:
     """Two API processes behind one port and a third that watches them, all well at the start."""
     await wait_until(_served.is_whole, timeout_s=30)
     return _served
+
+
+async def admitted_by_ledger(service: Service, event: Event) -> int:
+    """How many orders the ledger admitted alone, of which the gate has not been told."""
+    return await count_rows(
+        service, "SELECT count(*) FROM orders WHERE event_id = :event AND unheard", event=event.id
+    )
 
 
 async def reconcile(service: Service, event_id: str) -> None:

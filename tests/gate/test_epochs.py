@@ -27,6 +27,7 @@ from onsale.gate.gate import Gate
 from onsale.gate.keys import event_keys
 from onsale.settings import Settings
 from tests.gate.support import an_event, an_order, load, on_sale, orders_of_many, pairs
+from tests.support import wait_until
 
 ORDER = an_order("buyer", "key")
 
@@ -227,6 +228,31 @@ async def test_a_process_that_was_idle_through_a_restart_goes_on(
     answer = await reconnected(lambda: idle.admit(sale.event.id, sale.epoch, pairs(ORDER)))
     assert answer.outcomes == [Outcome.ADMITTED]
     for gate in (idle, other):
+        await gate.close()
+
+
+async def test_a_process_that_left_a_dead_server_alone_goes_on(own_server: EmbeddedValkey) -> None:
+    """It tries the server again by asking for its run, and that is one call, not one in another:
+    seen red with the breaker asked twice, which took the trial for somebody else's.
+    """
+    waiting = Gate.connect(Settings(redis_url=own_server.url, redis_rest_seconds=0.05))
+    other = client_of(own_server)
+    sale = await on_sale(waiting, an_event(5))
+    own_server.kill()
+    with pytest.raises(GateUnavailable):
+        await waiting.admit(sale.event.id, sale.epoch, pairs(ORDER))
+    own_server.start()
+    sale = await on_sale(other, sale.event, generation=2)
+
+    async def admitted() -> bool:
+        try:
+            answer = await waiting.admit(sale.event.id, sale.epoch, pairs(ORDER))
+        except GateUnavailable:
+            return False
+        return answer.outcomes == [Outcome.ADMITTED]
+
+    await wait_until(admitted)
+    for gate in (waiting, other):
         await gate.close()
 
 

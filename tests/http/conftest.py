@@ -57,6 +57,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         "ONSALE_AVAILABILITY_STREAM_INTERVAL_SECONDS": "0.05",
         "ONSALE_PAYMENT_TIMEOUT_SECONDS": "0.5",
         "ONSALE_SIMULATED_PAYMENT_SLOW_SECONDS": "0.2",
+        # The first attempt is the last, so that there are dead letters to see.
+        "ONSALE_WEBHOOK_ATTEMPTS_MAX": "1",
     }
     with Stack(tmp_path_factory.mktemp("stack"), SECRET, env=env) as made:
         yield made

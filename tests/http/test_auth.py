@@ -98,6 +98,12 @@ GUARDED: dict[tuple[str, str], str] = {
     ("PATCH", "/v1/events/{event}/tiers/t1"): "admin",
     ("POST", "/v1/events/{event}/orders/{order}/refund"): "admin",
     ("GET", "/v1/events/{event}/audit"): "ops",
+    ("POST", "/v1/webhook-endpoints"): "admin",
+    ("GET", "/v1/webhook-endpoints"): "admin",
+    ("DELETE", "/v1/webhook-endpoints/{endpoint}"): "admin",
+    ("POST", "/v1/webhook-endpoints/{endpoint}/enable"): "admin",
+    ("GET", "/v1/webhook-deliveries"): "admin",
+    ("POST", "/v1/webhook-deliveries/{delivery}/resend"): "admin",
     ("POST", "/v1/events/{event}/orders"): "buy",
     ("GET", "/v1/orders"): "buy",
     ("POST", "/v1/events/{event}/orders/{order}/payment"): "buy",
@@ -121,7 +127,9 @@ async def event_id(make_event: MakeEvent) -> str:
 
 
 def _path(template: str, event_id: str) -> str:
-    return template.format(event=event_id, order=UNKNOWN_ID)
+    return template.format(
+        event=event_id, order=UNKNOWN_ID, endpoint=UNKNOWN_ID, delivery=UNKNOWN_ID
+    )
 
 
 # -- tokens
@@ -178,7 +186,7 @@ async def test_a_call_that_anybody_may_make(
 
 async def test_every_call_is_in_one_of_the_lists(app: Application) -> None:
     """A route that somebody adds is guarded on purpose or open on purpose."""
-    names = {"event": "{event_id}", "order": "{order_id}"}
+    names = {name: f"{{{name}_id}}" for name in ("event", "order", "endpoint", "delivery")}
     listed = {
         (method, path.format(**names).replace("/t1", "/{tier_id}"))
         for method, path in (*GUARDED, *OPEN)

@@ -72,7 +72,7 @@ async def _is_ready(client: httpx.AsyncClient, **dependencies: bool) -> bool:
 
 
 async def test_the_gate_is_away(fragile: httpx.AsyncClient, own_valkey: EmbeddedValkey) -> None:
-    """No order is lost or promised; what only the ledger knows is answered as ever."""
+    """Orders are admitted by the ledger; what only the ledger knows is answered as ever."""
     event = await created(fragile, payment="card")
     order = await placed(fragile, event["id"])
     failed_before = errors("redis")
@@ -80,10 +80,16 @@ async def test_the_gate_is_away(fragile: httpx.AsyncClient, own_valkey: Embedded
 
     assert await _is_ready(fragile, postgres=True, redis=False)
     assert (await fragile.get("/healthz")).status_code == 200
-    problem_of(await place(fragile, event["id"]), 503, "overloaded")
+    assert (await place(fragile, event["id"])).status_code == 201
     assert (await fragile.get(event_path(event["id"]))).status_code == 200
-    seen = await fragile.get(event_path(event["id"], "availability"))
-    assert (seen.status_code, seen.json()["tiers"][0]["available"]) == (200, 99)
+
+    async def ledger_is_asked() -> bool:
+        seen = await fragile.get(event_path(event["id"], "availability"))
+        assert seen.status_code == 200
+        # A picture of a moment ago is good for as long as it is young.
+        return bool(seen.json()["tiers"][0]["available"] == 98)
+
+    await wait_until(ledger_is_asked)
     assert (await fragile.get(order_path(order), headers=as_buyer())).json() == order
     paid = await fragile.post(
         order_path(order, "payment"), json={"method": "ok"}, headers=as_buyer()

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import httpx
@@ -14,6 +15,8 @@ import redis.asyncio
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from onsale.demo.stack import Stack
 from onsale.observability import metrics
@@ -21,6 +24,7 @@ from onsale.sales.service import Service
 from onsale.settings import Settings
 from tests.http.calls import created, event_path, order_path, place, placed, problem_of
 from tests.support import SECRET, as_buyer, items, wait_until, with_scope
+from tests.webhooks.receiver import Receiver
 
 ADMIN = with_scope("admin", "organiser")
 
@@ -280,6 +284,30 @@ async def test_the_workers_backlogs(seen: Seen) -> None:
         await wait_until(busy)
 
 
+async def test_webhooks(seen: Seen) -> None:
+    """Told to a receiver that first hangs, so that messages queue up, and then refuses them."""
+    with Receiver([500], hangs=True) as receiver:
+        body = {"url": receiver.url, "kinds": ["order.confirmed"]}
+        answer = await seen.wire.post("/v1/webhook-endpoints", json=body, headers=ADMIN)
+        try:
+            event = await created(seen.wire)
+            for _ in range(2 * Settings().webhooks_in_flight_max):
+                await placed(seen.wire, event["id"])
+            await seen.wait_for(
+                "worker", lambda scrape: scrape.total("onsale_webhook_lag_seconds") > 0
+            )
+            await seen.wait_for("worker", lambda scrape: scrape.total("onsale_webhook_backlog") > 0)
+            receiver.go_on()
+            worker = await seen.wait_for(
+                "worker", lambda scrape: scrape.total("onsale_webhook_dead_letters") > 0
+            )
+        finally:
+            endpoint = f"/v1/webhook-endpoints/{answer.json()['id']}"
+            await seen.wire.delete(endpoint, headers=ADMIN)
+    assert worker.total("onsale_webhook_attempts_total", outcome="refused") > 0
+    assert worker.total("onsale_webhook_attempt_duration_seconds_count") > 0
+
+
 async def test_the_reconciler(seen: Seen) -> None:
     """It finds an order that the gate has lost, and takes it in again."""
     worker = await seen.scrape("worker")
@@ -348,33 +376,60 @@ async def test_stores_and_runtime(seen: Seen, process: str) -> None:
 
 
 async def test_the_gate_is_lost(seen: Seen, stack: Stack) -> None:
-    """What is asked of it meanwhile is shed, and told in the log with the request's id; then the
-    reconciler loads it anew.
-    """
-    rebuilt = {"kind": "rebuilt"}
+    """What is asked of it meanwhile the ledger decides, until the reconciler has loaded it anew."""
+    rebuilt, alone = {"kind": "rebuilt"}, {"stage": "ledger_only"}
     before = await seen.scrape("worker")
     server = redis.asyncio.from_url(stack.redis_url)
-    headers = seen.buyer("while-lost") | {"X-Request-ID": "while-lost-1"}
+    numbers = count()
 
-    async def shed() -> bool:
+    async def ledger_decides() -> bool:
         await server.flushall()
-        answer = await place(seen.wire, seen.event["id"], headers=headers)
-        if answer.status_code == 503:
-            problem_of(answer, 503, "overloaded")
-        return answer.status_code == 503
+        await seen.order(f"while-lost-{next(numbers)}")
+        return (await seen.scrape("api")).total("onsale_batch_size_count", **alone) > 0
 
-    await wait_until(shed)
+    await wait_until(ledger_decides)
     await server.aclose()
+    api = await seen.scrape("api")
+    assert api.values("onsale_gate_mode", mode="ledger_only") == [1]
+    assert api.values("onsale_gate_mode", mode="redis") == [0]
+    repairs = "onsale_reconciler_repairs_total"
+    await seen.wait_for(
+        "worker", lambda scrape: scrape.total(repairs, **rebuilt) > before.total(repairs, **rebuilt)
+    )
+
+    async def gate_decides() -> bool:
+        await seen.order(f"when-back-{next(numbers)}")
+        return (await seen.scrape("api")).values("onsale_gate_mode", mode="redis") == [1]
+
+    await wait_until(gate_decides)
+
+
+async def test_the_ledger_is_full(seen: Seen, stack: Stack) -> None:
+    """What it cannot write down is shed, and told in the log with the request's id."""
+    engine = create_async_engine(stack.database_url)
+    async with engine.begin() as connection:
+        await connection.execute(
+            text(
+                "CREATE FUNCTION is_full() RETURNS trigger LANGUAGE plpgsql AS"
+                " $$ BEGIN RAISE 'no space' USING ERRCODE = 'disk_full'; END $$"
+            )
+        )
+        await connection.execute(
+            text("CREATE TRIGGER is_full BEFORE INSERT ON orders EXECUTE FUNCTION is_full()")
+        )
+    headers = seen.buyer("while-full") | {"X-Request-ID": "while-full-1"}
+    answer = await place(seen.wire, seen.event["id"], headers=headers)
+    async with engine.begin() as connection:
+        await connection.execute(text("DROP FUNCTION is_full CASCADE"))
+    await engine.dispose()
+    problem_of(answer, 503, "ledger_unavailable")
     api = await seen.scrape("api")
     assert api.total("onsale_admissions_total", decision="shed") > 0
     assert api.total("onsale_orders_total", outcome="error", **_label(seen)) > 0
     lines = [json.loads(line) for line in _log(stack, "api")]
     assert any(
-        line.get("request_id") == "while-lost-1" and line["code"] == "overloaded" for line in lines
-    )
-    repairs = "onsale_reconciler_repairs_total"
-    await seen.wait_for(
-        "worker", lambda scrape: scrape.total(repairs, **rebuilt) > before.total(repairs, **rebuilt)
+        line.get("request_id") == "while-full-1" and line["code"] == "ledger_unavailable"
+        for line in lines
     )
 
 
@@ -390,12 +445,12 @@ async def test_errors_of_the_ledger(seen: Seen) -> None:
 
 
 async def test_errors_of_the_gate(seen: Seen) -> None:
-    """A server that refuses to write, as one that is full does."""
+    """A server that refuses to write, as one that is full does: the ledger admits."""
     event = await created(seen.wire)
     server = redis.asyncio.from_url(seen.stack.redis_url)
     await server.config_set("min-replicas-to-write", 1)
     try:
-        problem_of(await place(seen.wire, event["id"]), 503, "overloaded")
+        await placed(seen.wire, event["id"])
     finally:
         await server.config_set("min-replicas-to-write", 0)
         await server.aclose()
@@ -417,6 +472,11 @@ MOVERS: dict[str, Callable[[Seen], Awaitable[None]]] = {
     "onsale_stock_held": test_a_hold_that_counts_as_held,
     "onsale_sweeper_lag_seconds": test_the_workers_backlogs,
     "onsale_outbox_backlog": test_the_workers_backlogs,
+    "onsale_webhook_attempts": test_webhooks,
+    "onsale_webhook_attempt_duration_seconds": test_webhooks,
+    "onsale_webhook_lag_seconds": test_webhooks,
+    "onsale_webhook_backlog": test_webhooks,
+    "onsale_webhook_dead_letters": test_webhooks,
     "onsale_gate_drift_orders": test_the_reconciler,
     "onsale_reconciler_repairs": test_the_reconciler,
     "onsale_db_errors": test_errors_of_the_ledger,

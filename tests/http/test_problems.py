@@ -45,6 +45,8 @@ STATUSES = {
         "order_not_refundable",
         "capacity_below_reserved",
         "request_in_progress",
+        "webhook_endpoint_limit_reached",
+        "webhook_endpoint_disabled",
     },
     413: {"body_too_large"},
     415: {"unsupported_media_type"},

@@ -8,10 +8,17 @@ from sqlalchemy import text
 from onsale.domain.event import PaymentKind, SaleSwitch
 from onsale.domain.order import OrderStatus
 from onsale.domain.payment import PaymentState
+from onsale.domain.webhook import DeliveryState
 from onsale.ledger.engine import ConstraintRefused, Database
 from onsale.ledger.events import Events
 from onsale.ledger.ledger import Ledger
 from tests.ledger.books import new_event, request
+
+# A message to an endpoint that need not be there.
+_DELIVERY = (
+    "INSERT INTO webhook_deliveries (event_id, order_id, status, endpoint_id)"
+    " SELECT :e, :o, 'held', '00000000-0000-7000-8000-000000000001'::uuid"
+)
 
 # By constraint: direct statements that violate it, on event :e with tiers 1 and 2 of 10 units and
 # the held order :o of one unit of tier 1.
@@ -88,10 +95,22 @@ VIOLATIONS = {
             ("captured", "captured"),
         )
     ],
+    "webhook_endpoints_statuses": [
+        f"INSERT INTO webhook_endpoints (url, secret, statuses) VALUES ('u', 's', '{statuses}')"
+        for statuses in ("{}", "{abandoned}", "{held,abandoned}")
+    ],
+    "webhook_deliveries_pkey": [f"{_DELIVERY} FROM generate_series(1, 2)"],
+    "webhook_deliveries_ended": [
+        f"{_DELIVERY.replace('endpoint_id)', 'endpoint_id, state)')}, 'delivered'",
+        f"{_DELIVERY.replace('endpoint_id)', 'endpoint_id, ended_at)')}, now()",
+    ],
+    "webhook_deliveries_attempts": [
+        f"{_DELIVERY.replace('endpoint_id)', 'endpoint_id, attempts)')}, -1"
+    ],
 }
-# Nothing is said by them that a violation could show: an event's id is made by the database, and
+# Nothing is said by them that a violation could show: some ids are made by the database, and
 # Alembic's own table is not ours.
-NOT_SHOWN = {"events_pkey", "alembic_version_pkc"}
+NOT_SHOWN = {"events_pkey", "webhook_endpoints_pkey", "alembic_version_pkc"}
 
 
 @pytest.mark.parametrize(
@@ -137,7 +156,15 @@ async def test_every_primary_key_leads_with_the_event(database: Database) -> Non
     leading = dict(rows)
     assert leading.pop("alembic_version") == "version_num"
     assert leading.pop("events") == "id"
-    assert set(leading) == {"tiers", "orders", "order_items", "payments", "buyer_units"}
+    assert leading.pop("webhook_endpoints") == "id", "few, and the same for every event"
+    assert set(leading) == {
+        "tiers",
+        "orders",
+        "order_items",
+        "payments",
+        "buyer_units",
+        "webhook_deliveries",
+    }
     assert set(leading.values()) == {"event_id"}
 
 
@@ -148,7 +175,7 @@ async def test_every_unique_key_holds_the_event(database: Database) -> None:
         "SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index"
         " JOIN pg_class ON pg_class.oid = indrelid"
         " WHERE indisunique AND relnamespace = 'public'::regnamespace"
-        " AND relname NOT IN ('events', 'alembic_version')",
+        " AND relname NOT IN ('events', 'webhook_endpoints', 'alembic_version')",
     )
     assert rows
     assert all("(event_id" in definition for _, definition in rows), rows
@@ -161,6 +188,7 @@ async def test_every_unique_key_holds_the_event(database: Database) -> None:
         ("sale_switch", SaleSwitch),
         ("order_status", OrderStatus),
         ("payment_state", PaymentState),
+        ("delivery_state", DeliveryState),
     ],
 )
 async def test_the_enums_are_the_domains(database: Database, name: str, values: Any) -> None:

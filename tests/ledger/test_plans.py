@@ -4,15 +4,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 
+from onsale.domain.webhook import DeliveryState
 from onsale.embedded import EmbeddedPostgres
 from onsale.ledger.engine import Database, create_engine
 from onsale.ledger.ledger import Ledger, OrderKey, PageMark
 from onsale.ledger.migrations import migrate
+from onsale.ledger.webhooks import Webhooks
 from onsale.settings import Settings
 from tests.ledger.books import execute
 
 EVENTS, ORDERS = 10, 30_000
 EVENT_ID = "00000000-0000-7000-8000-000000000001"
+ENDPOINT_ID = "00000000-0000-7000-8000-000000000002"
 
 # Sales of which most orders have ended, some are held and few are overdue.
 FILL = (
@@ -43,6 +46,17 @@ FILL = (
            now() - fingerprint * interval '1 s'
     FROM orders
     """,
+    f"""
+    INSERT INTO webhook_endpoints (id, url, secret, statuses)
+    VALUES ('{ENDPOINT_ID}', 'https://receiver.example/', 'whsec_1', '{{held}}')
+    """,
+    f"""
+    INSERT INTO webhook_deliveries (event_id, order_id, status, endpoint_id, state, ended_at)
+    SELECT event_id, id, 'held', '{ENDPOINT_ID}', state,
+           CASE WHEN state <> 'pending' THEN now() END
+    FROM (SELECT *, (CASE fingerprint % 100 WHEN 0 THEN 'pending' WHEN 1 THEN 'dead'
+                     ELSE 'delivered' END)::delivery_state AS state FROM orders) AS orders
+    """,
     "ANALYZE",
 )
 
@@ -70,19 +84,19 @@ async def database(filled: Settings) -> AsyncIterator[Database]:
 # How often each large table was read whole, and each of its indexes was used.
 SCANS = """
 SELECT relname || ' whole', seq_scan FROM pg_stat_user_tables
-WHERE relname IN ('orders', 'order_items', 'payments')
+WHERE relname IN ('orders', 'order_items', 'payments', 'webhook_deliveries')
 UNION ALL
 SELECT indexrelname, idx_scan FROM pg_stat_user_indexes
-WHERE relname IN ('orders', 'order_items', 'payments')
+WHERE relname IN ('orders', 'order_items', 'payments', 'webhook_deliveries')
 """
 
 Reading = Callable[[Ledger], Awaitable[object]]
 
 
-async def read_by(database: Database, reading: Reading) -> set[str]:
+async def read_by(database: Database, reading: Callable[[], Awaitable[object]]) -> set[str]:
     """What was scanned by that, as Postgres counts it; the plan that ran, not one that might."""
     before = await scans(database)
-    await reading(Ledger(database))
+    await reading()
     after = await scans(database)
     return {name for name in after if after[name] > before[name]}
 
@@ -128,13 +142,50 @@ READINGS: dict[str, tuple[Reading, str]] = {
 @pytest.mark.parametrize("what", READINGS)
 async def test_it_is_read_by_its_index(database: Database, what: str) -> None:
     reading, index = READINGS[what]
-    scanned = await read_by(database, reading)
+    scanned = await read_by(database, lambda: reading(Ledger(database)))
+    assert index in scanned
+    assert not [name for name in scanned if name.endswith(" whole")]
+
+
+WEBHOOK_READINGS: dict[str, tuple[Callable[[Webhooks], Awaitable[object]], str]] = {
+    "endpoints due": (lambda webhooks: webhooks.endpoints_due(), "webhook_deliveries_due"),
+    "claiming": (lambda webhooks: webhooks.claim(ENDPOINT_ID, 8, 60), "webhook_deliveries_due"),
+    "delivered": (
+        lambda webhooks: webhooks.mark_delivered([EVENT_ID]),
+        "webhook_deliveries_undelivered",
+    ),
+    "failed": (
+        lambda webhooks: webhooks.mark_failed(EVENT_ID, 1, "", 1),
+        "webhook_deliveries_undelivered",
+    ),
+    "the first page": (lambda webhooks: webhooks.page(None, None, 20), "webhook_deliveries_by_id"),
+    "dead letters": (
+        lambda webhooks: webhooks.page(DeliveryState.DEAD, None, 20),
+        "webhook_deliveries_undelivered",
+    ),
+    "what waits": (
+        lambda webhooks: webhooks.page(DeliveryState.PENDING, None, 20),
+        "webhook_deliveries_undelivered",
+    ),
+    "what was delivered": (
+        lambda webhooks: webhooks.page(DeliveryState.DELIVERED, None, 20),
+        "webhook_deliveries_by_id",
+    ),
+    "counting": (lambda webhooks: webhooks.count_undelivered(), "webhook_deliveries_undelivered"),
+    "purging": (lambda webhooks: webhooks.purge(30, 100), "webhook_deliveries_by_id"),
+}
+
+
+@pytest.mark.parametrize("what", WEBHOOK_READINGS)
+async def test_webhooks_are_read_by_their_index(database: Database, what: str) -> None:
+    reading, index = WEBHOOK_READINGS[what]
+    scanned = await read_by(database, lambda: reading(Webhooks(database)))
     assert index in scanned
     assert not [name for name in scanned if name.endswith(" whole")]
 
 
 async def test_a_table_that_is_read_whole_is_found(database: Database) -> None:
-    async def count(_: Ledger) -> None:
+    async def count() -> None:
         async with database.driver("test") as connection:
             await connection.fetchval("SELECT count(*) FROM orders WHERE fingerprint = 7")
 

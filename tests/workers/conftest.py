@@ -34,7 +34,12 @@ async def empty_stores(service: Service, redis: Redis) -> None:
     """No events, no orders, no keys."""
     await redis.flushdb()
     async with service.database.transaction("test") as connection:
-        await connection.execute(text("TRUNCATE events, tiers, orders, order_items, payments"))
+        await connection.execute(
+            text(
+                "TRUNCATE events, tiers, buyer_units, orders, order_items, payments,"
+                " webhook_endpoints, webhook_deliveries"
+            )
+        )
 
 
 @pytest.fixture

@@ -64,22 +64,33 @@ def prepare(
 ) -> Subject:
     """Make ready what the crowd asks for, at most so often. Raises `ServiceError`."""
     sale = server.variant.sale
-    events = [_NO_EVENT] if sale is None else _create_events(server, sale, auth_secret)
-    route, body, holds_max = _ORDERS, _ORDER_BODY, None
-    paths = [_ORDERS.format(event_id=event) for event in events]
-    if sale is not None and sale.live_orders:
-        earlier = [Press(f"earlier-{number:07d}", "earlier") for number in range(sale.live_orders)]
-        fill(server.stores, events[0], earlier, OrderStatus.CONFIRMED)
-    if sale is not None and sale.pays:
+    if sale is None:
+        return _ordering(server, folder, [_NO_EVENT])
+    events = _create_events(server, sale, auth_secret)
+    if sale.pays:
         holds_max = requests_max // _ORDERS_PER_PAYMENT
-        presses = [
-            Press(buyer_id(number % crowd.buyers), key_of(number)) for number in range(holds_max)
-        ]
-        holds = fill(server.stores, events[0], presses, OrderStatus.HELD)
-        route, body = _PAYMENT, _PAYMENT_BODY
-        paths = [_PAYMENT.format(event_id=events[0], order_id=hold.hex()) for hold in holds]
+        presses = [Press(buyer_id(i % crowd.buyers), key_of(i)) for i in range(holds_max)]
+        return _paying(server, folder, events, presses)
+    if sale.live_orders:
+        presses = [Press(f"earlier-{i:07d}", "earlier") for i in range(sale.live_orders)]
+        fill(server.stores, events[0], presses, OrderStatus.CONFIRMED)
+    return _ordering(server, folder, events)
+
+
+def _ordering(server: Server, folder: Path, events: Sequence[str]) -> Subject:
+    paths = [_ORDERS.format(event_id=event) for event in events]
     cells = Cells.write(folder / f"{server.variant.name}.paths", paths)
-    return Subject(server, route, Request(server.base_url, cells, body), events, holds_max)
+    return Subject(server, _ORDERS, Request(server.base_url, cells, _ORDER_BODY), events)
+
+
+def _paying(
+    server: Server, folder: Path, events: Sequence[str], presses: Sequence[Press]
+) -> Subject:
+    holds = fill(server.stores, events[0], presses, OrderStatus.HELD)
+    paths = [_PAYMENT.format(event_id=events[0], order_id=hold.hex()) for hold in holds]
+    cells = Cells.write(folder / f"{server.variant.name}.paths", paths)
+    request = Request(server.base_url, cells, _PAYMENT_BODY)
+    return Subject(server, _PAYMENT, request, events, requests_max=len(holds))
 
 
 def _create_events(server: Server, sale: Sale, auth_secret: str) -> list[str]:

@@ -9,6 +9,7 @@ import secrets
 import statistics
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from onsale.bench.probes import Holdings
 from onsale.bench.result import BenchResult, Turn
 from onsale.bench.stage import stage
 from onsale.bench.turns import OpenTurn, Turns
-from onsale.bench.variants import MEMORY, VARIANTS, Suite
+from onsale.bench.variants import MEMORY, VARIANTS, Suite, Variant
 
 # An API process remembers 20,000 verified tokens. With more buyers, who come back in the same
 # order, each press is a buyer's first: its token is verified.
@@ -52,31 +53,28 @@ def run(
     find_wrk()
     load_average = os.getloadavg()[0]
     secret = secrets.token_hex(32)
-    # The memory run first: it goes on while the others are made ready.
-    variants = sorted(
-        (VARIANTS[name] for name in suite.variants), key=lambda variant: variant is not MEMORY
-    )
     requests_max = (1 + 2 * rounds) * seconds * _REQUESTS_PER_SECOND_MAX
-    with tempfile.TemporaryDirectory(prefix="onsale-bench-") as name:
-        folder = Path(name)
-        with stage(folder, variants, secret, tell) as running:
-            tell("making the buyers' tokens")
-            crowd = Crowd.of(folder, secret, max(_BUYERS_MIN, min(_BUYERS_MAX, requests_max)))
-            turns = Turns(running, crowd, seconds, connections)
-            timed = []
-            with MemoryRun(turns) as memory:
-                for server in running.servers:
-                    tell(f"preparing {server.variant.name}: {server.variant.description}")
-                    subject = prepare(server, folder, secret, crowd, requests_max)
-                    turns.warm_up(subject)
-                    if server.variant is MEMORY:
-                        memory.begin(subject)
-                    else:
-                        timed.append(subject)
-                footprints = memory.end()
-            played = _Rounds(turns, timed, suite.open_loop, tell)
-            for number in range(1, rounds + 1):
-                played.play(number)
+    buyers = max(_BUYERS_MIN, min(_BUYERS_MAX, requests_max))
+    with ExitStack() as exits:
+        folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="onsale-bench-")))
+        running = exits.enter_context(stage(folder, _variants(suite), secret, tell))
+        tell("making the buyers' tokens")
+        crowd = Crowd.of(folder, secret, buyers)
+        turns = Turns(running, crowd, seconds, connections)
+        memory, subjects = exits.enter_context(MemoryRun(turns)), []
+        for server in running.servers:
+            tell(f"preparing {server.variant.name}: {server.variant.description}")
+            subject = prepare(server, folder, secret, crowd, requests_max)
+            turns.warm_up(subject)
+            if server.variant is MEMORY:
+                memory.begin(subject)
+            else:
+                subjects.append(subject)
+        tell("waiting for the memory run, if there is one")
+        footprints = memory.end()
+        played = _Rounds(turns, subjects, suite.open_loop, tell)
+        for number in range(1, rounds + 1):
+            played.play(number)
     return BenchResult(
         seconds=seconds,
         connections=connections,
@@ -86,6 +84,12 @@ def run(
         footprints=footprints,
         faults=played.faults,
     )
+
+
+def _variants(suite: Suite) -> list[Variant]:
+    """Those of the suite, the memory run first: it goes on while the others are made ready."""
+    variants = [VARIANTS[name] for name in suite.variants]
+    return sorted(variants, key=lambda variant: variant is not MEMORY)
 
 
 class _Rounds:

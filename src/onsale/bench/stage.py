@@ -1,6 +1,7 @@
 """What is measured, running: both stores and a server for each variant."""
 
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -15,18 +16,16 @@ from onsale.bench.databases import make_database
 from onsale.bench.errors import BenchError
 from onsale.bench.probes import Stores
 from onsale.bench.variants import Variant
-from onsale.demo.stack import free_ports
-from onsale.embedded import (
-    EmbeddedPostgres,
-    EmbeddedValkey,
-    free_port,
-    spawn_child,
-    stop_child,
-)
+from onsale.embedded import EmbeddedPostgres, EmbeddedValkey, spawn_child, stop_child
 from onsale.ledger.migrations import migrate
 
 _READY_SECONDS_MAX = 60.0
 _READY_POLL_SECONDS = 0.05
+# Below those that the kernel gives to whoever connects, as wrk does thousands of times: a port
+# that was free is still free when the server has started.
+_PORTS = range(20_000, 32_000)
+# One for the API, and one for the metrics of each of its processes.
+_PORTS_PER_SERVER = 8
 # Every process has a pool of ten.
 _POSTGRES_OPTIONS = {"max_connections": "500"}
 # A log that is written anew would be paid for by whoever has a turn just then.
@@ -82,9 +81,9 @@ def stage(
         stores = [Stores(_database(variant, postgres), valkey.url) for variant in variants]
         tell("starting a server for each variant")
         servers = []
-        for variant, its_stores in zip(variants, stores, strict=True):
+        for variant, its_stores, ports in zip(variants, stores, _free_ports(), strict=False):
             redis_url = _way_to_redis(variant, valkey.url, folder, exits)
-            server = _start(variant, folder, auth_secret, its_stores, redis_url)
+            server = _start(variant, folder, auth_secret, its_stores, redis_url, ports)
             exits.callback(stop_child, server.process)
             servers.append(server)
         for server in servers:
@@ -110,9 +109,14 @@ def _way_to_redis(variant: Variant, redis_url: str, folder: Path, exits: ExitSta
 
 
 def _start(
-    variant: Variant, folder: Path, auth_secret: str, stores: Stores, redis_url: str
+    variant: Variant,
+    folder: Path,
+    auth_secret: str,
+    stores: Stores,
+    redis_url: str,
+    ports: range,
 ) -> Server:
-    port, first_metrics_port = free_port(), free_ports(variant.workers)
+    port, metrics_ports = ports[0], ports[1 : 1 + variant.workers]
     settings = {
         "ONSALE_DATABASE_URL": stores.database_url,
         "ONSALE_REDIS_URL": redis_url,
@@ -120,7 +124,7 @@ def _start(
         "ONSALE_WORKERS": str(variant.workers),
         "ONSALE_HOST": "127.0.0.1",
         "ONSALE_PORT": str(port),
-        "ONSALE_METRICS_PORT": str(first_metrics_port),
+        "ONSALE_METRICS_PORT": str(metrics_ports[0]),
     }
     environment = os.environ | settings
     environment.pop("ONSALE_AUTH_JWKS_URL", None)
@@ -128,7 +132,6 @@ def _start(
     process = spawn_child(
         [sys.executable, "-m", *_program(variant, port)], env=environment, log_path=log_path
     )
-    metrics_ports = range(first_metrics_port, first_metrics_port + variant.workers)
     return Server(variant, process, port, metrics_ports, log_path, stores)
 
 
@@ -151,6 +154,15 @@ def _wait_until_ready(server: Server) -> None:
             return
         time.sleep(_READY_POLL_SECONDS)
     raise BenchError(f"{server.variant.name} was not ready in time; see {server.log_path}")
+
+
+def _free_ports() -> Iterator[range]:
+    """Ports in a row that nobody listens on, for one server after the other."""
+    blocks = range(_PORTS.start, _PORTS.stop, _PORTS_PER_SERVER)
+    for first in random.sample(blocks, len(blocks)):
+        ports = range(first, first + _PORTS_PER_SERVER)
+        if not any(_accepts(port) for port in ports):
+            yield ports
 
 
 def _accepts(port: int) -> bool:

@@ -1,10 +1,15 @@
 """A benchmark's result as a person reads it, in a terminal of 100 columns."""
 
+from collections.abc import Iterable, Sequence
+
 from rich.console import Console
 from rich.table import Table
 
 from onsale.bench.goals import Verdict, check
 from onsale.bench.result import BenchResult, Spread
+
+# Load a CPU at which the rest of the machine counts as quiet.
+_QUIET_LOAD = 0.25
 
 _STYLES = {
     Verdict.AIM: "green",
@@ -24,6 +29,8 @@ def render(result: BenchResult, console: Console) -> None:
         "\nCPU is per request; medians, (lowest–highest) of the rounds.",
         highlight=False,
     )
+    if result.load_average > _QUIET_LOAD * result.cpus:
+        console.print("The machine was busy with something else: expect noise.", style="yellow")
     for table in (_speeds(result), _costs(result), _ratios(result), _memory(result)):
         if table.row_count:
             console.print()
@@ -37,7 +44,7 @@ def render(result: BenchResult, console: Console) -> None:
 
 def render_check(result: BenchResult, console: Console) -> None:
     """Print every goal with what was measured."""
-    table = _table("goal", "measured", "must", "aim")
+    table = _table(("goal", "measured", "must", "aim"), ())
     table.add_column("")
     for goal, verdict in check(result).items():
         sign = "≥" if goal.at_least else "≤"
@@ -54,9 +61,9 @@ def render_check(result: BenchResult, console: Console) -> None:
 
 
 def _speeds(result: BenchResult) -> Table:
-    table = _table("", "requests/s", "p50 ms", "p99 ms", "p99 ms\nat 70 %", "API CPU µs")
-    for name in result.turns:
-        table.add_row(
+    header = ("", "requests/s", "p50 ms", "p99 ms", "p99 ms\nat 70 %", "API CPU µs")
+    rows = (
+        (
             name,
             _text(result.spread(name, "requests_per_second"), 0),
             _median(result.spread(name, "p50_ms"), 1),
@@ -64,56 +71,68 @@ def _speeds(result: BenchResult) -> Table:
             _text(result.spread(name, "open_p99_ms"), 0),
             _text(result.spread(name, "api_cpu_us"), 0),
         )
-    return table
+        for name in result.turns
+    )
+    return _table(header, rows)
 
 
 def _costs(result: BenchResult) -> Table:
-    table = _table(
-        "",
-        "Redis\nCPU µs",
-        "Postgres\nCPU µs",
-        "gate\nbatch",
-        "ledger\nbatch",
-        "Redis\nB/order",
-        "Postgres\nB/order",
+    header = (
+        *("", "Redis\nCPU µs", "Postgres\nCPU µs", "gate\nbatch", "ledger\nbatch"),
+        *("Redis\nB/order", "Postgres\nB/order"),
     )
-    for name in result.turns:
-        if result.spread(name, "postgres_cpu_us") is not None:
-            table.add_row(
-                name,
-                _text(result.spread(name, "redis_cpu_us"), 1),
-                _text(result.spread(name, "postgres_cpu_us"), 0),
-                _median(result.spread(name, "gate_batch_mean"), 0),
-                _median(result.spread(name, "ledger_batch_mean"), 0),
-                _number(result.bytes_per_order(name, "redis"), 0),
-                _number(result.bytes_per_order(name, "postgres"), 0),
-            )
-    return table
+    rows = (
+        (
+            name,
+            _text(result.spread(name, "redis_cpu_us"), 1),
+            _text(result.spread(name, "postgres_cpu_us"), 0),
+            _median(result.spread(name, "gate_batch_mean"), 0),
+            _median(result.spread(name, "ledger_batch_mean"), 0),
+            _number(result.bytes_per_order(name, "redis"), 0),
+            _number(result.bytes_per_order(name, "postgres"), 0),
+        )
+        for name in result.turns
+        if result.spread(name, "postgres_cpu_us") is not None
+    )
+    return _table(header, rows)
 
 
 def _ratios(result: BenchResult) -> Table:
-    table = _table("ratio, round by round", "requests/s", "API CPU", "p99 at 70 %\nof order")
-    rows: dict[str, dict[str, Spread]] = {}
+    figures = ("requests_per_second", "api_cpu_us", "order_load_p99_ms")
+    header = ("ratio, round by round", "requests/s", "API CPU", "p99 at 70 %\nof order")
+    spreads: dict[str, dict[str, Spread]] = {}
     for ratio, spread in result.ratios().items():
-        rows.setdefault(f"{ratio.variant} / {ratio.base}", {})[ratio.figure] = spread
-    for name, by_figure in rows.items():
-        figures = ("requests_per_second", "api_cpu_us", "order_load_p99_ms")
-        table.add_row(name, *(_text(by_figure.get(figure), 2) for figure in figures))
-    return table
+        spreads.setdefault(f"{ratio.variant} / {ratio.base}", {})[ratio.figure] = spread
+    rows = (
+        (name, *(_text(by_figure.get(figure), 2) for figure in figures))
+        for name, by_figure in spreads.items()
+    )
+    return _table(header, rows)
 
 
 def _memory(result: BenchResult) -> Table:
-    table = _table("API memory after", "MiB")
-    for requests, resident_bytes in result.footprints:
-        table.add_row(f"{requests:,} requests", _number(resident_bytes / 2**20, 1))
-    return table
+    rows = (
+        (f"{requests:,} requests", _number(resident_bytes / 2**20, 1))
+        for requests, resident_bytes in result.footprints
+    )
+    return _table(("API memory after", "MiB"), rows)
 
 
-def _table(first: str, *others: str) -> Table:
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """The table, without columns in which nobody has anything."""
+    cells = list(rows)
+    kept = [number for number in range(len(header)) if not cells or any(r[number] for r in cells)]
     table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column(first, style="bold", no_wrap=True)
-    for name in others:
-        table.add_column(name, justify="right", no_wrap=True)
+    for number in kept:
+        first = number == 0
+        table.add_column(
+            header[number],
+            style="bold" if first else None,
+            justify="left" if first else "right",
+            no_wrap=True,
+        )
+    for row in cells:
+        table.add_row(*(row[number] for number in kept))
     return table
 
 

@@ -16,8 +16,9 @@ _WARM_UP_SECONDS = 1
 _WARM_UPS_MAX = 10
 _SETTLE_SECONDS_MAX = 30.0
 _SETTLE_POLL_SECONDS = 0.02
-# /proc counts in hundredths of a second: whoever uses none in this time is idle.
+# Whoever uses next to no CPU for so long has nothing left to do.
 _IDLE_SECONDS = 0.05
+_IDLE_CPU_SECONDS = 0.002
 # More than are ever waiting for an answer, so that nobody who is due waits for a connection.
 _OPEN_CONNECTIONS = 512
 
@@ -71,7 +72,7 @@ class _Seen(NamedTuple):
         if self.counted is not None:
             return sum(self.counted.answers.values())
         if self.grown is not None:
-            return self.grown.orders
+            return max(self.grown.orders, self.driven.requests)
         return self.driven.requests + self.unanswered
 
     @property
@@ -93,12 +94,9 @@ class _Seen(NamedTuple):
     def _wrong_answers(self) -> int:
         if self.counted is not None:
             return self.requests - self.counted.answers.get(self.variant.status, 0)
-        errors = self.driven.error_answers
-        return (
-            errors
-            if self.variant.status < HTTPStatus.BAD_REQUEST
-            else (self.driven.requests - errors)
-        )
+        if self.variant.status >= HTTPStatus.BAD_REQUEST:
+            return self.driven.requests - self.driven.error_answers
+        return self.driven.error_answers
 
     @property
     def _orders_expected(self) -> range:
@@ -132,11 +130,11 @@ class Turns:
         raise BenchError(f"{subject.variant.name} did not get warm; see {subject.server.log_path}")
 
     def closed(self, subject: Subject) -> Measured:
-        """A turn in which every connection sends when it has been answered."""
+        """A turn in which every connection sends when it has been answered, or as its variant."""
         held_before = subject.holdings()
         counted_before = _settled(subject)
         used_before = _Work.so_far(subject.server, self._running)
-        driven = self.drive(subject, self._seconds)
+        driven = self.drive(subject, self._seconds, subject.variant.arrivals_per_second)
         counted = _settled(subject)
         used = _Work.so_far(subject.server, self._running).since(used_before)
         seen = _Seen(
@@ -167,7 +165,9 @@ class Turns:
     def drive(self, subject: Subject, seconds: int, arrivals_per_second: float = 0) -> Driven:
         """Send the crowd. Raises `BenchError` when nobody is answered."""
         server, variant = subject.server, subject.variant
-        connections = _OPEN_CONNECTIONS if arrivals_per_second else self._connections_of(subject)
+        connections = self._connections_of(subject)
+        if arrivals_per_second and not variant.connections:
+            connections = _OPEN_CONNECTIONS
         server.check()
         driven = self._crowd.drive(
             subject.request,
@@ -233,6 +233,7 @@ def _settled(subject: Subject) -> ApiCounters | None:
 
 
 def _is_idle(server: Server) -> bool:
-    used_before = cpu_seconds(server.process.pid)
+    (used_before,) = cpu_seconds(server.process.pid)
     time.sleep(_IDLE_SECONDS)
-    return cpu_seconds(server.process.pid) == used_before
+    (used,) = cpu_seconds(server.process.pid)
+    return used - used_before <= _IDLE_CPU_SECONDS

@@ -12,6 +12,8 @@ from onsale.domain.tier import CAPACITY_UNITS_MAX
 KEYS_MAX = 10**9
 # Few enough to be placed by a warm-up of one second on a slow machine.
 _FEW = 1_000
+# Few enough for most of them to meet nobody, on connections enough for those who are slow.
+_CALM_PER_SECOND, _CALM_CONNECTIONS = 500, 64
 # Connections in excess of what one batch holds, so that batches can grow while the disk is slow.
 _MANY_CONNECTIONS = 256
 
@@ -48,7 +50,8 @@ class Variant:
     With a `sale` it is the service; without, the `app` that is made by `module:factory`, which
     keeps its orders in the `schema` of Postgres, if it keeps any. The rest is where it differs from
     the others: a database of its own, where each commit may take longer; a way to Redis and back
-    that takes longer, through a proxy; more processes; no metrics and logs; more connections.
+    that takes longer, through a proxy; more processes; no metrics and logs; more connections; a
+    crowd that arrives by the clock.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Variant:
     workers: int = 1
     metered: bool = True
     connections: int | None = None
+    arrivals_per_second: int = 0
 
     @property
     def status(self) -> int:
@@ -118,6 +122,16 @@ def _by_workers(workers: int) -> Variant:
     return Variant(f"workers_{workers}", f"order by {workers} processes", Sale(), workers=workers)
 
 
+def _calm(name: str, sale: Sale) -> Variant:
+    return Variant(
+        f"{name}_calm",
+        f"{name}, {_CALM_PER_SECOND} arrivals a second",
+        sale,
+        connections=_CALM_CONNECTIONS,
+        arrivals_per_second=_CALM_PER_SECOND,
+    )
+
+
 MEMORY = Variant(
     "memory", "order, a million times, for the memory of the process", Sale(), own_database=True
 )
@@ -156,6 +170,8 @@ _ALL = (
     *(_among(*live) for live in ((1_000, "1k"), (100_000, "100k"), (1_000_000, "1m"))),
     *(_over_events(events) for events in (1, 10, 100)),
     *(_by_workers(workers) for workers in (1, 2, 4)),
+    _calm("order", Sale()),
+    _calm("sold_out", Sale(status=HTTPStatus.CONFLICT, stock=_FEW)),
     MEMORY,
 )
 
@@ -201,6 +217,13 @@ SUITES = {
     "workers": Suite("several API processes", ("workers_1", "workers_2", "workers_4")),
     "metrics": Suite("what metrics and logs cost", ("order", "quiet")),
     "memory": Suite("what the API process grows to", ("memory",)),
+    "capacity": Suite(
+        "what `onsale capacity` computes from",
+        (
+            *("order", "hold", "pay", "sold_out", "replay", "order_calm", "sold_out_calm"),
+            *("workers_1", "workers_2"),
+        ),
+    ),
 }
 
 

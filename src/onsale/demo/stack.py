@@ -52,6 +52,8 @@ class Stack:
     worker_metrics_port: int = 0
     database_url: str = ""
     redis_url: str = ""
+    # Of `postgres`, `redis`, `api` and `worker`, for those who want to see what they use.
+    pids: dict[str, int] = field(default_factory=dict)
     _exits: ExitStack = field(default_factory=ExitStack)
     _children: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
 
@@ -94,6 +96,7 @@ class Stack:
         self.tell("starting Valkey")
         valkey = exits.enter_context(EmbeddedValkey(self.data_dir / "valkey"))
         self.database_url, self.redis_url = postgres.url, valkey.url
+        self.pids |= {"postgres": postgres.pid, "redis": valkey.pid}
         self.tell("migrating the ledger")
         migrate(self.database_url)
         # A gate that was restarted is loaded before the first buyer comes, not a second after.
@@ -111,12 +114,14 @@ class Stack:
         self.metrics_port, self.worker_metrics_port = free_ports(self.workers), free_port()
         self.tell(f"starting the API ({self.workers} process{'es' * (self.workers > 1)})")
         self._spawn(exits, "api", "serve")
-        self.tell("starting sweeper, reconciler and outbox")
+        self.tell("starting sweeper, reconciler, outbox and webhooks")
         self._spawn(exits, "worker", "worker")
         self._wait_until_ready()
 
     def _spawn(self, exits: ExitStack, name: str, command: str) -> None:
         environment = {
+            # Who tries webhooks out has a receiver on the same machine.
+            "ONSALE_WEBHOOK_PRIVATE_TARGETS_ALLOWED": "true",
             **os.environ,
             "ONSALE_DATABASE_URL": self.database_url,
             "ONSALE_REDIS_URL": self.redis_url,
@@ -135,6 +140,7 @@ class Stack:
             log_path=self.logs_dir / f"{name}.log",
         )
         self._children[name] = child
+        self.pids[name] = child.pid
         exits.callback(stop_child, child)
 
     def _wait_until_ready(self) -> None:

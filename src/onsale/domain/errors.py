@@ -10,7 +10,8 @@ OnsaleError
 │   ├── OrderExpired  OrderNotPayable  OrderNotReleasable  OrderNotRefundable
 │   ├── PaymentDeclined
 │   ├── RequestInProgress
-│   └── CapacityBelowReserved
+│   ├── CapacityBelowReserved
+│   └── WebhookEndpointLimitReached  WebhookEndpointDisabled
 └── Unavailable                try again after a while; nothing was promised
     ├── Overloaded
     ├── GateUnavailable ── GateLost
@@ -143,6 +144,18 @@ class CapacityBelowReserved(Refused):
     """More units are held and sold than the new capacity allows."""
 
     code = "capacity_below_reserved"
+
+
+class WebhookEndpointLimitReached(Refused):
+    """There are as many webhook endpoints as there may be; remove one first."""
+
+    code = "webhook_endpoint_limit_reached"
+
+
+class WebhookEndpointDisabled(Refused):
+    """The endpoint takes no messages, for it said that it is gone; enable it first."""
+
+    code = "webhook_endpoint_disabled"
 
 
 class Unavailable(OnsaleError):

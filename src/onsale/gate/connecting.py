@@ -20,9 +20,9 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.crc import key_slot
-from redis.exceptions import ClusterDownError, MovedError, RedisError
+from redis.exceptions import AskError, ClusterDownError, MovedError, RedisError, TryAgainError
 
-from onsale.domain.errors import GateLost, GateUnavailable
+from onsale.domain.errors import GateUnavailable
 from onsale.gate.breaker import Breaker
 from onsale.gate.epoch import names_server
 from onsale.gate.scripts import register
@@ -59,7 +59,7 @@ class Server:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Let the breaker know how the calls of the block go.
+        """Let the breaker know how the call of the block goes.
 
         Raises `GateUnavailable` in place of the block while the server is left alone.
         """
@@ -67,7 +67,8 @@ class Server:
             raise GateUnavailable
         try:
             yield
-        except (MovedError, GateLost):
+        except (AskError, TryAgainError):
+            # It is well, and so are its other events: this one's slot is elsewhere or on its way.
             self._breaker.succeeded()
             raise
         except (TimeoutError, RedisError, OSError):
@@ -93,13 +94,18 @@ class Server:
 
 
 class Servers(Protocol):
-    """The servers of a gate. What asks a server raises `RedisError`, `OSError`, `TimeoutError`."""
+    """The servers of a gate. What asks one raises `RedisError`, `OSError`, `TimeoutError`, and
+    `GateUnavailable` when it is left alone.
+    """
 
     async def of(self, key: str) -> Server:
         """Where the key is, as far as is known."""
 
-    async def answering(self, key: str) -> Server:
-        """Where the key is; it has just answered, so its run id is the present one."""
+    async def answering(self, key: str, deadline: float | None = None) -> Server:
+        """Where the key is; it has just answered, so its run id is the present one.
+
+        A server that has not answered by `deadline`, of the event loop's clock, is `TimeoutError`.
+        """
 
     def learn(self, key: str, error: Exception) -> bool:
         """Draw the consequences of a failed call; whether the key is at another server now."""
@@ -129,8 +135,10 @@ class OneServer:
     async def of(self, key: str) -> Server:
         return self._server
 
-    async def answering(self, key: str) -> Server:
-        await self._server.redis.ping()
+    async def answering(self, key: str, deadline: float | None = None) -> Server:
+        with self._server.watched():
+            async with asyncio.timeout_at(deadline):
+                await self._server.redis.ping()
         return self._server
 
     def learn(self, key: str, error: Exception) -> bool:
@@ -160,15 +168,12 @@ class Cluster:
         self._first = Address(where.get("host", "localhost"), where.get("port", 6379))
         self._nodes = {self._first: self._open(self._first)}
         self._owners: dict[int, Address] = {}
-        self._reading = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
 
     async def of(self, key: str) -> Server:
         slot = _slot(key)
         if slot not in self._owners:
-            async with self._reading:
-                # Many may have waited for the one who has read by now.
-                if slot not in self._owners:
-                    await self._read_owners()
+            await self._share_reading()
         if slot not in self._owners:
             raise ClusterDownError(f"no node owns slot {slot}")
         owner = self._owners[slot]
@@ -176,12 +181,14 @@ class Cluster:
             self._nodes[owner] = self._open(owner)
         return self._nodes[owner]
 
-    async def answering(self, key: str) -> Server:
+    async def answering(self, key: str, deadline: float | None = None) -> Server:
         for _ in range(_MOVES_MAX):
             server = await self.of(key)
             try:
-                # A ping that only the owner of the slot answers.
-                await server.redis.exists(key)
+                with server.watched():
+                    async with asyncio.timeout_at(deadline):
+                        # A ping that only the owner of the slot answers.
+                        await server.redis.exists(key)
             except MovedError as moved:
                 self.learn(key, moved)
             else:
@@ -206,6 +213,19 @@ class Cluster:
 
     def _open(self, address: Address) -> Server:
         return Server({**self._where, **address._asdict()}, self._settings)
+
+    async def _share_reading(self) -> None:
+        """Read who owns what; many who need it at once share one reading, and its failure."""
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read_owners())
+            self._reading.add_done_callback(self._end_reading)
+        # Shielded: one who stops waiting must not stop it for the others.
+        await asyncio.shield(self._reading)
+
+    def _end_reading(self, reading: "asyncio.Task[None]") -> None:
+        self._reading = None
+        if not reading.cancelled():
+            reading.exception()  # heard, though nobody may be waiting any more
 
     async def _read_owners(self) -> None:
         asked, ranges = await self._ask_any(_slot_ranges)

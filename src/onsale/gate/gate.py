@@ -17,7 +17,7 @@ from onsale.domain.errors import GateLost, GateUnavailable
 from onsale.domain.event import Event, SaleSwitch
 from onsale.domain.inventory import Outcome
 from onsale.gate.codec import StoredOrder, decode_stored
-from onsale.gate.connecting import Servers, connect
+from onsale.gate.connecting import Server, Servers, connect
 from onsale.gate.keys import event_keys
 from onsale.gate.scripts import ScriptName
 from onsale.observability import metrics
@@ -290,22 +290,28 @@ class Gate:
         args: Iterable[Any],
         deadline_seconds: float | None = None,
     ) -> list[Any]:
+        deadline = _from_now(deadline_seconds)
         async with self._measured(name, keys[0]):
-            server = await self._servers.of(keys[0])
+            server = await self._server_named_by(epoch, keys[0], deadline)
             with server.watched():
-                if not server.is_named_by(epoch):
-                    # Which run answers is told by new connections alone, and an idle process has
-                    # none since a restart: only then is another epoch than ours wrong for certain.
-                    server = await self._servers.answering(keys[0])
-                if not server.is_named_by(epoch):
-                    raise GateLost
-                async with asyncio.timeout(deadline_seconds):
+                async with asyncio.timeout_at(deadline):
                     reply: list[Any] = await server.scripts[name](keys, [epoch, *args])
         # The call may have been the first on a new connection, to a server that was restarted with
         # what it had saved. What the script did there goes when that gate is loaded anew.
         if reply[0] == b"LOST" or not server.is_named_by(epoch):
             raise GateLost
         return reply
+
+    async def _server_named_by(self, epoch: str, key: str, deadline: float | None) -> Server:
+        async with asyncio.timeout_at(deadline):
+            server = await self._servers.of(key)
+        if not server.is_named_by(epoch):
+            # Which run answers is told by new connections alone, and an idle process has none since
+            # a restart: only then is another epoch than ours wrong for certain.
+            server = await self._servers.answering(key, deadline)
+        if not server.is_named_by(epoch):
+            raise GateLost
+        return server
 
     @asynccontextmanager
     async def _measured(self, operation: str, key: str | None = None) -> AsyncIterator[None]:
@@ -340,6 +346,10 @@ class SeenFilter:
             if byte >= len(self._bits) or not self._bits[byte] >> (7 - (offset & 7)) & 1:
                 return False
         return True
+
+
+def _from_now(seconds: float | None) -> float | None:
+    return None if seconds is None else asyncio.get_running_loop().time() + seconds
 
 
 def _pairs(flat: Sequence[int]) -> dict[int, int]:

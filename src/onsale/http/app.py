@@ -27,7 +27,7 @@ from onsale.http.problems import (
     invalid,
     problem,
 )
-from onsale.http.routes import events, health, orders
+from onsale.http.routes import events, health, orders, webhooks
 from onsale.http.streams import Streams
 from onsale.observability import metrics
 from onsale.observability.logging import configure_logging, get_logger
@@ -81,6 +81,7 @@ def create_app(settings: Settings) -> Application:
         version=version("onsale"),
         description=_DESCRIPTION,
         lifespan=_lifespan,
+        webhooks=webhooks.messages,
         # One address for each thing: a slash too many is a 404 like any other.
         redirect_slashes=False,
     )
@@ -88,7 +89,7 @@ def create_app(settings: Settings) -> Application:
     api.state.authenticator = authenticator
     api.state.intake = Intake(authenticator, service.catalog, service.placing, service.paying)
     api.state.streams = Streams(settings.availability_streams_max)
-    for router in (events.router, orders.router, health.router):
+    for router in (events.router, orders.router, webhooks.router, health.router):
         api.include_router(router)
     _answer_errors_as_problems(api)
     metering.instrument(api)

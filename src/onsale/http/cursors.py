@@ -13,13 +13,13 @@ _MOMENT_BYTES = 8
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def encode_event(event_id: str) -> str:
-    """A cursor after an event."""
-    return _encode(bytes.fromhex(event_id))
+def encode_id(id_: str) -> str:
+    """A cursor after what has this id: an event, or a webhook's message."""
+    return _encode(bytes.fromhex(id_))
 
 
-def decode_event(cursor: str) -> str:
-    """The event id in a cursor. Raises `InvalidRequest`."""
+def decode_id(cursor: str) -> str:
+    """The id in a cursor. Raises `InvalidRequest`."""
     return _decode(cursor, _ID_BYTES).hex()
 
 

@@ -68,22 +68,38 @@ StreamPlace = Annotated[Streams, Depends(_stream_place)]
 _HEX_EXAMPLES = ["0198f3a2b4c57d6e8f901a2b3c4d5e6f"]
 
 
-def _event_id(event_id: Annotated[str, Path(examples=_HEX_EXAMPLES)]) -> str:
+def _require_hex(id_: str) -> str:
     # What cannot be an id names nothing: the same answer as for one that is not there.
-    if not HEX_ID.fullmatch(event_id):
+    if not HEX_ID.fullmatch(id_):
         raise NotFound
-    return event_id
+    return id_
+
+
+def _event_id(event_id: Annotated[str, Path(examples=_HEX_EXAMPLES)]) -> str:
+    return _require_hex(event_id)
 
 
 EventId = Annotated[str, Depends(_event_id)]
 
 
+def _endpoint_id(endpoint_id: Annotated[str, Path(examples=_HEX_EXAMPLES)]) -> str:
+    return _require_hex(endpoint_id)
+
+
+EndpointId = Annotated[str, Depends(_endpoint_id)]
+
+
+def _delivery_id(delivery_id: Annotated[str, Path(examples=_HEX_EXAMPLES)]) -> str:
+    return _require_hex(delivery_id)
+
+
+DeliveryId = Annotated[str, Depends(_delivery_id)]
+
+
 def _order_key(
     event_id: EventId, order_id: Annotated[str, Path(examples=_HEX_EXAMPLES)]
 ) -> OrderKey:
-    if not HEX_ID.fullmatch(order_id):
-        raise NotFound
-    return OrderKey(event_id, bytes.fromhex(order_id))
+    return OrderKey(event_id, bytes.fromhex(_require_hex(order_id)))
 
 
 OrderKeyDep = Annotated[OrderKey, Depends(_order_key)]

@@ -57,11 +57,12 @@ class RouteMeter:
     def observe(self, status: int, duration_seconds: float, body_bytes: int) -> None:
         """Count one answer."""
         if not self._durations_seconds:
-            asyncio.get_running_loop().call_soon(self._count)
+            asyncio.get_running_loop().call_soon(self.count_turn)
         self._durations_seconds[status].append(duration_seconds)
         self._body_bytes += body_bytes
 
-    def _count(self) -> None:
+    def count_turn(self) -> None:
+        """Hand over what was observed in this turn."""
         for status, durations_seconds in self._durations_seconds.items():
             counter, histogram = self._meters_of(status)
             counter.inc(len(durations_seconds))

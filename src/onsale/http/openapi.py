@@ -17,7 +17,7 @@ def tell_the_truth(api: FastAPI) -> None:
     def corrected() -> dict[str, Any]:
         if api.openapi_schema is None:
             document = derive()
-            for operations in document["paths"].values():
+            for operations in (*document["paths"].values(), *document["webhooks"].values()):
                 for operation in operations.values():
                     _errors_are_problems(operation)
             for unused in _FRAMEWORK_ERRORS:

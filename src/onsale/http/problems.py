@@ -97,6 +97,8 @@ KINDS: dict[str, Kind] = {
     "order_not_releasable": Kind(409, "Order not releasable"),
     "order_not_refundable": Kind(409, "Order not refundable"),
     "capacity_below_reserved": Kind(409, "Capacity below what is reserved"),
+    "webhook_endpoint_limit_reached": Kind(409, "Too many webhook endpoints"),
+    "webhook_endpoint_disabled": Kind(409, "Webhook endpoint disabled"),
     "request_in_progress": Kind(409, "Request in progress", retry_after_seconds=1),
     "body_too_large": Kind(413, "Body too large"),
     "unsupported_media_type": Kind(415, "Unsupported media type"),

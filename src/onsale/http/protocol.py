@@ -57,9 +57,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _send_whole(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
         """What uvicorn's `send` does for a start and a body; the headers say the body's length."""
         cycle = self._answering
-        if cycle.response_started or self.flow.write_paused:
+        if cycle.response_started or self.flow.write_paused or cycle.scope["method"] == "HEAD":
             return False
-        if cycle.disconnected:
+        if cycle.disconnected or self.transport.is_closing():
             return True
         parts = [STATUS_LINE[status]]
         for name, value in (*cycle.default_headers, *headers):

@@ -30,7 +30,10 @@ from onsale.domain.order import (
     OrderStatus,
 )
 from onsale.domain.tier import CAPACITY_UNITS_MAX, TIERS_PER_EVENT_MAX
+from onsale.domain.webhook import DeliveryState, WebhookKind
+from onsale.ledger.webhooks import Delivery, Endpoint
 from onsale.payments.simulated import SimulatedMethod
+from onsale.sales.showing import order_fields
 
 # 100 units of 10 tiers at this price are far below what a 64-bit amount can hold.
 PRICE_MINOR_UNITS_MAX = 1_000_000_000
@@ -153,30 +156,12 @@ class OrderOut(BaseModel):
     @classmethod
     def of(cls, order: Order, event: Event) -> "OrderOut":
         """The order as its buyer sees it."""
-        return cls.model_validate(_order_fields(order, event))
+        return cls.model_validate(order_fields(order, event))
 
     @staticmethod
     def json_of(order: Order, event: Event) -> bytes:
         """The bytes of `of`, without making a model of each order first."""
-        return to_json(_order_fields(order, event))
-
-
-def _order_fields(order: Order, event: Event) -> dict[str, Any]:
-    """The fields of `OrderOut`, in their order."""
-    tiers = event.tier_by_number
-    return {
-        "id": order.id.hex(),
-        "event_id": order.event_id,
-        "buyer_id": order.buyer_id,
-        "status": order.status,
-        "items": [
-            {"tier_id": tiers[number].id, "quantity": quantity} for number, quantity in order.items
-        ],
-        "amount": order.amount_minor_units,
-        "currency": order.currency,
-        "created_at": order.created_at,
-        "expires_at": order.expires_at if order.status is OrderStatus.HELD else None,
-    }
+        return to_json(order_fields(order, event))
 
 
 class OrderPage(BaseModel):
@@ -184,6 +169,102 @@ class OrderPage(BaseModel):
 
     data: list[OrderOut]
     next_cursor: str | None
+
+
+# -- webhooks
+
+
+class WebhookEndpointIn(_Body):
+    """A receiver to be told of orders; of every kind of news unless some are named."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "url": "https://tickets.example.com/onsale",
+                "kinds": ["order.confirmed", "order.refunded"],
+            }
+        }
+    )
+
+    url: Annotated[
+        str,
+        StringConstraints(
+            strict=True, min_length=1, max_length=2_000, pattern=r"^https?://[\x21-\x7e]+$"
+        ),
+    ] = Field(description="`https`, at a public address.")
+    kinds: Annotated[list[WebhookKind], Field(min_length=1)] = Field(
+        default=list(WebhookKind), description="Each kind once."
+    )
+
+    @field_validator("kinds")
+    @classmethod
+    def _each_kind_once(cls, kinds: list[WebhookKind]) -> list[WebhookKind]:
+        if len(set(kinds)) < len(kinds):
+            raise ValueError("each kind may stand once")
+        return kinds
+
+
+class WebhookEndpointOut(BaseModel):
+    """A receiver. It is sent nothing from `disabled_at` on, because it answered 410."""
+
+    id: str
+    url: str
+    kinds: list[WebhookKind]
+    created_at: datetime
+    disabled_at: datetime | None
+
+    @classmethod
+    def of(cls, endpoint: Endpoint) -> "WebhookEndpointOut":
+        """The endpoint as admins see it."""
+        return cls.model_validate(endpoint._asdict())
+
+
+class NewWebhookEndpointOut(WebhookEndpointOut):
+    """A new receiver, and the secret that its messages are signed with: shown this once."""
+
+    secret: str = Field(examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="])
+
+
+class WebhookEndpointList(BaseModel):
+    """Every receiver, newest first; there are few."""
+
+    data: list[WebhookEndpointOut]
+
+
+class WebhookDeliveryOut(BaseModel):
+    """A message to one receiver; its `id` is the `webhook-id` there, at every attempt."""
+
+    id: str
+    endpoint_id: str
+    kind: WebhookKind
+    event_id: str
+    order_id: str
+    state: DeliveryState
+    attempts: int
+    created_at: datetime
+    next_attempt_at: datetime | None
+    ended_at: datetime | None
+    last_error: str | None = Field(examples=["answered 500"])
+
+    @classmethod
+    def of(cls, delivery: Delivery) -> "WebhookDeliveryOut":
+        """The delivery as admins see it."""
+        return cls.model_validate({**delivery._asdict(), "order_id": delivery.order_id.hex()})
+
+
+class WebhookDeliveryPage(BaseModel):
+    """A page of deliveries, newest first."""
+
+    data: list[WebhookDeliveryOut]
+    next_cursor: str | None
+
+
+class WebhookMessage(BaseModel):
+    """What a receiver is sent: the order as it was when it entered the status, at `timestamp`."""
+
+    type: WebhookKind
+    timestamp: datetime
+    data: OrderOut
 
 
 # -- events

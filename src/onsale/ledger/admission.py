@@ -76,8 +76,10 @@ async def admit(connection: Any, requests: Sequence[OrderRequest]) -> list[Outco
     down that are admitted; `SEEN` are those whose id is in the ledger already.
     """
     async with connection.transaction():
-        seen = await _seen(connection, requests)
+        # In this order: an order that is committed in between is seen, and not refused for want of
+        # the seats that it took itself.
         glance = await _glance(connection, requests)
+        seen = await _seen(connection, requests)
         # The crowd's losers end here, without a lock; what they could not have, nobody could.
         at_first = {
             request.order_id: outcome

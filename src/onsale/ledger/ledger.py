@@ -200,7 +200,7 @@ class Ledger:
             [request.event_id for request in requests],
             [request.order_id.hex() for request in requests],
         )
-        found = (_order_from(row) for row in rows)
+        found = (order_from(row) for row in rows)
         return {OrderKey(order.event_id, order.id): order for order in found}
 
     # -- reading
@@ -209,7 +209,7 @@ class Ledger:
         """The order, abandoned ones included, or `None`."""
         async with self._database.driver("get") as connection:
             rows = await connection.fetch(statements.READ, [key.event_id], [key.order_id.hex()])
-        return _order_from(rows[0]) if rows else None
+        return order_from(rows[0]) if rows else None
 
     async def of_buyer(self, buyer_id: str, after: PageMark | None, size: int) -> list[Order]:
         """The buyer's orders of all events, newest first, `size` after a page mark."""
@@ -225,7 +225,7 @@ class Ledger:
                     after.event_id,
                     after.order_id.hex(),
                 )
-        return [_order_from(row) for row in rows]
+        return [order_from(row) for row in rows]
 
     # -- ending
 
@@ -352,7 +352,7 @@ class Ledger:
                     statements.READ_LIVE_AFTER, event_id, CHUNK_ORDERS, after
                 )
             if rows:
-                yield [_order_from(row) for row in rows]
+                yield [order_from(row) for row in rows]
             if len(rows) < CHUNK_ORDERS:
                 return
             after = rows[-1]["id"].hex
@@ -400,7 +400,7 @@ class Ledger:
                 [key.event_id for key in keys],
                 [key.order_id.hex() for key in keys],
             )
-        return [order for order in map(_order_from, rows) if order.status.live]
+        return [order for order in map(order_from, rows) if order.status.live]
 
     async def known(self, event_id: str, ids: Iterable[bytes]) -> "dict[bytes, KnownOrder]":
         """Those of the orders that are here, in a few words."""
@@ -517,7 +517,8 @@ def _as_placed(request: OrderRequest, placed_at: datetime) -> Order:
     )
 
 
-def _order_from(row: asyncpg.Record) -> Order:
+def order_from(row: asyncpg.Record) -> Order:
+    """The order in a row of `statements`."""
     return Order(
         event_id=row["event_id"].hex,
         id=row["id"].bytes,

@@ -1,7 +1,8 @@
 """The statements in which an order changes, each one transaction of its own.
 
 They lock in one order, so that no two can wait for each other: orders by (event, id), then buyers
-by (event, buyer), then tiers by (event, number). `first commit wins` is a `WHERE status = …`.
+by (event, buyer), then tiers by (event, number). `first commit wins` is a `WHERE status = …`. What
+is to be told of a change is written down with it.
 """
 
 # A row for every buyer of `items (event_id, order_id, quantity)` at events with a limit.
@@ -12,6 +13,23 @@ JOIN items ON items.event_id = o.event_id AND items.order_id = o.id
 JOIN events ON events.id = o.event_id AND max_per_buyer_units > 0
 GROUP BY 1, 2, 4 ORDER BY 1, 2
 """
+
+
+def _told(changed: str) -> str:
+    """A CTE that writes a message for each order of the CTE `changed (event_id, id, status)` and
+    each endpoint that wants to know. With nobody to tell, the orders are not looked at. A change
+    happens once; should its message be there nevertheless, that is no reason to fail a purchase.
+    """
+    return f"""
+told AS (
+    INSERT INTO webhook_deliveries (event_id, order_id, status, endpoint_id)
+    SELECT changed.event_id, changed.id, changed.status, endpoints.id
+    FROM {changed} AS changed JOIN webhook_endpoints AS endpoints
+      ON endpoints.disabled_at IS NULL AND changed.status = ANY (endpoints.statuses)
+    WHERE EXISTS (SELECT FROM webhook_endpoints)
+    ON CONFLICT DO NOTHING
+)"""
+
 
 # $1–$7: orders as parallel arrays (event, id, buyer, status, fingerprint, amount, hold seconds);
 # $8–$11: their items (event, order, tier, quantity).
@@ -55,7 +73,7 @@ WITH asked AS (
 ), counted AS (
     UPDATE tiers SET reserved = tiers.reserved + locked.reserved, sold = tiers.sold + locked.sold
     FROM locked WHERE tiers.event_id = locked.event_id AND tiers.number = locked.number
-)
+), {_told("placed")}
 SELECT now() AS placed_at, (SELECT array_agg(id) FROM placed) AS placed_ids
 """
 
@@ -124,11 +142,14 @@ WHERE orders.event_id = a.event_id AND orders.id = a.id
 
 # $1–$4 items (event, order, tier, quantity), $5–$7 (event, buyer, units), $8–$11 (event, tier,
 # reserved, sold); every row that is changed is locked already.
-SETTLE = """
+SETTLE = f"""
 WITH items AS (
     INSERT INTO order_items (event_id, order_id, tier_number, quantity)
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::smallint[])
-), bought AS (
+), admitted AS (
+    SELECT event_id, id, status FROM orders
+    WHERE (event_id, id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))
+), {_told("admitted")}, bought AS (
     UPDATE buyer_units AS b SET units = b.units + a.units
     FROM unnest($5::uuid[], $6::text[], $7::int[]) AS a (event_id, buyer_id, units)
     WHERE b.event_id = a.event_id AND b.buyer_id = a.buyer_id
@@ -147,8 +168,8 @@ HEARD = "UPDATE orders SET unheard = false WHERE event_id = $1 AND id = ANY($2::
 
 # -- ending
 
-# What follows from the CTE `ended (event_id, id, buyer_id, was_confirmed)`: its units go back to
-# their buyers and their tiers.
+# What follows from the CTE `ended (event_id, id, buyer_id, status, was_confirmed)`: its units go
+# back to their buyers and their tiers.
 _UNITS_BACK = f"""
 items AS (
     SELECT order_items.event_id, order_id, tier_number, quantity, was_confirmed
@@ -178,7 +199,7 @@ items AS (
 ), counted AS (
     UPDATE tiers SET reserved = tiers.reserved - locked.reserved, sold = tiers.sold - locked.sold
     FROM locked WHERE tiers.event_id = locked.event_id AND tiers.number = locked.number
-)
+), {_told("ended")}
 SELECT event_id, id FROM ended
 """
 
@@ -187,7 +208,7 @@ RELEASE = f"""
 WITH ended AS (
     UPDATE orders SET status = 'released', ended_at = now()
     WHERE event_id = $1 AND id = $2 AND buyer_id = $3 AND status = 'held' AND expires_at > now()
-    RETURNING event_id, id, buyer_id, false AS was_confirmed
+    RETURNING event_id, id, buyer_id, status, false AS was_confirmed
 ), {_UNITS_BACK}
 """
 
@@ -200,7 +221,8 @@ WITH due AS (
 ), ended AS (
     UPDATE orders SET status = 'expired', ended_at = now()
     FROM due WHERE orders.event_id = due.event_id AND orders.id = due.id
-    RETURNING orders.event_id, orders.id, orders.buyer_id, false AS was_confirmed
+    RETURNING orders.event_id, orders.id, orders.buyer_id, orders.status,
+              false AS was_confirmed
 ), {_UNITS_BACK}
 """
 
@@ -210,7 +232,7 @@ REFUND = f"""
 WITH ended AS (
     UPDATE orders SET status = 'refunded', ended_at = now()
     WHERE event_id = $1 AND id = $2 AND status = 'confirmed'
-    RETURNING event_id, id, buyer_id, true AS was_confirmed
+    RETURNING event_id, id, buyer_id, status, true AS was_confirmed
 ), money AS (
     UPDATE payments SET changed_at = now(), state = 'refund_due'
     WHERE event_id = $1 AND order_id = $2 AND state IN ('authorized', 'captured')
@@ -264,13 +286,13 @@ RETURNING attempt
 
 # $1 event, $2 order, $3 attempt. A row when this payment confirmed the order: seconds since the
 # hold. The payment is authorised in the same step, or else is to be let go.
-CONFIRM = """
+CONFIRM = f"""
 WITH confirmed AS (
     UPDATE orders SET status = 'confirmed', confirmed_at = now(), expires_at = NULL
     WHERE event_id = $1 AND id = $2 AND status = 'held' AND expires_at > now()
       AND EXISTS (SELECT FROM payments
                   WHERE event_id = $1 AND order_id = $2 AND attempt = $3 AND state = 'started')
-    RETURNING event_id, id, created_at
+    RETURNING event_id, id, status, created_at
 ), paid AS (
     UPDATE payments SET changed_at = now(),
         state = (CASE WHEN EXISTS (SELECT FROM confirmed)
@@ -285,7 +307,7 @@ WITH confirmed AS (
 ), counted AS (
     UPDATE tiers SET sold = sold + quantity
     FROM locked WHERE tiers.event_id = $1 AND tiers.number = locked.number
-)
+), {_told("confirmed")}
 SELECT extract(epoch FROM now() - created_at)::float8 AS held_seconds FROM confirmed
 """
 

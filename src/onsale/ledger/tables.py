@@ -24,11 +24,12 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP
 
 from onsale.domain.event import PaymentKind, SaleSwitch
 from onsale.domain.order import QUANTITY_PER_ITEM_MAX, OrderStatus
 from onsale.domain.payment import PaymentState
+from onsale.domain.webhook import DeliveryState
 
 metadata = MetaData(
     naming_convention={
@@ -46,9 +47,13 @@ LIMIT_CONSTRAINT = "buyer_units_limit"
 _MOMENT = TIMESTAMP(timezone=True)
 
 
-def _enum(values: type[PaymentKind | SaleSwitch | OrderStatus | PaymentState], name: str) -> Enum:
+def _enum(
+    values: type[PaymentKind | SaleSwitch | OrderStatus | PaymentState | DeliveryState], name: str
+) -> Enum:
     return Enum(values, name=name, values_callable=lambda kinds: [kind.value for kind in kinds])
 
+
+_ORDER_STATUS = _enum(OrderStatus, "order_status")
 
 events = Table(
     "events",
@@ -113,7 +118,7 @@ orders = Table(
     Column("ended_at", _MOMENT),
     Column("fingerprint", BigInteger, nullable=False),
     Column("amount_minor_units", BigInteger, nullable=False),
-    Column("status", _enum(OrderStatus, "order_status"), nullable=False),
+    Column("status", _ORDER_STATUS, nullable=False),
     Column("buyer_id", Text, nullable=False),
     # Admitted by the ledger alone, and not known yet to have been told to the gate.
     Column("unheard", Boolean, nullable=False, server_default=text("false")),
@@ -194,4 +199,56 @@ Index(
     "payments_to_settle",
     payments.c.changed_at,
     postgresql_where=text("state IN ('started', 'authorized', 'void_due', 'refund_due')"),
+)
+
+webhook_endpoints = Table(
+    "webhook_endpoints",
+    metadata,
+    Column("id", Uuid(as_uuid=False), primary_key=True, server_default=text("uuidv7()")),
+    Column("url", Text, nullable=False),
+    # Not hashed like a password: each message is signed with it.
+    Column("secret", Text, nullable=False),
+    # Told of every order that enters one of these.
+    Column("statuses", ARRAY(_ORDER_STATUS), nullable=False),
+    Column("created_at", _MOMENT, nullable=False, server_default=text("now()")),
+    # Set when the receiver said that it is gone for good; nothing is written or sent until enabled.
+    Column("disabled_at", _MOMENT),
+    CheckConstraint("cardinality(statuses) > 0 AND 'abandoned' <> ALL (statuses)", name="statuses"),
+)
+
+# One message for each order that entered a status, and each endpoint that wants to know. Written
+# by the statement that changes the order; a foreign key to the endpoint would fail a purchase whose
+# endpoint is being removed, so deliveries outlive it, unseen, until they are purged.
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("event_id", Uuid(as_uuid=False), primary_key=True),
+    Column("order_id", Uuid(as_uuid=False), primary_key=True),
+    Column("status", _ORDER_STATUS, primary_key=True),
+    Column("endpoint_id", Uuid(as_uuid=False), primary_key=True),
+    # The message's name at the receiver, the same at every attempt.
+    Column("id", Uuid(as_uuid=False), nullable=False, server_default=text("uuidv7()")),
+    Column("created_at", _MOMENT, nullable=False, server_default=text("now()")),
+    Column("next_attempt_at", _MOMENT, nullable=False, server_default=text("now()")),
+    Column("ended_at", _MOMENT),
+    Column(
+        "state", _enum(DeliveryState, "delivery_state"), nullable=False, server_default="pending"
+    ),
+    Column("attempts", SmallInteger, nullable=False, server_default="0"),
+    Column("last_error", Text),
+    CheckConstraint("(state = 'pending') = (ended_at IS NULL)", name="ended"),
+    CheckConstraint("attempts >= 0", name="attempts"),
+)
+Index("webhook_deliveries_by_id", webhook_deliveries.c.id)
+Index(
+    "webhook_deliveries_due",
+    webhook_deliveries.c.endpoint_id,
+    webhook_deliveries.c.next_attempt_at,
+    postgresql_where=text("state = 'pending'"),
+)
+Index(
+    "webhook_deliveries_undelivered",
+    webhook_deliveries.c.state,
+    webhook_deliveries.c.id,
+    postgresql_where=text("state <> 'delivered'"),
 )

@@ -119,7 +119,25 @@ sweeper_lag_seconds = Gauge(
 )
 outbox_backlog = Gauge("onsale_outbox_backlog", "Payments waiting for a capture or a void.")
 
-# -- group commit (stage: gate, ledger)
+# -- webhooks
+webhook_attempts_total = Counter(
+    "onsale_webhook_attempts_total",
+    "Attempts to deliver: delivered, refused, gone, timeout, unreachable, forbidden.",
+    ["outcome"],
+)
+webhook_attempt_duration_seconds = Histogram(
+    "onsale_webhook_attempt_duration_seconds",
+    "One attempt to deliver, sent and answered.",
+    buckets=HTTP_SECONDS,
+)
+webhook_lag_seconds = Gauge(
+    "onsale_webhook_lag_seconds",
+    "How long the message that has been due longest has waited for an attempt.",
+)
+webhook_backlog = Gauge("onsale_webhook_backlog", "Messages not delivered yet.")
+webhook_dead_letters = Gauge("onsale_webhook_dead_letters", "Messages given up, until re-sent.")
+
+# -- group commit (stage: gate, ledger, webhooks)
 batch_size = Histogram("onsale_batch_size", "Orders in one batch.", ["stage"], buckets=BATCH_ORDERS)
 batch_duration_seconds = Histogram(
     "onsale_batch_duration_seconds",

@@ -6,6 +6,7 @@ from onsale.gate.gate import Gate
 from onsale.ledger.engine import Database, create_engine
 from onsale.ledger.events import Events
 from onsale.ledger.ledger import Ledger
+from onsale.ledger.webhooks import Webhooks
 from onsale.payments.books import BookedProvider
 from onsale.payments.provider import PaymentProvider
 from onsale.payments.simulated import SimulatedProvider
@@ -16,6 +17,7 @@ from onsale.sales.organising import Organising
 from onsale.sales.paying import Paying
 from onsale.sales.placing import Placing
 from onsale.settings import Settings
+from onsale.webhooks.targets import Targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,8 @@ class Service:
     database: Database
     ledger: Ledger
     events: Events
+    webhooks: Webhooks
+    targets: Targets
     catalog: Catalog
     provider: PaymentProvider
     give_back: GiveBack
@@ -54,6 +58,8 @@ class Service:
             database=database,
             ledger=ledger,
             events=events,
+            webhooks=Webhooks(database),
+            targets=Targets(private_allowed=settings.webhook_private_targets_allowed),
             catalog=catalog,
             provider=provider,
             give_back=give_back,

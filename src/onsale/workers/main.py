@@ -1,4 +1,4 @@
-"""A worker process: the sweeper, the reconciler and the outbox, together or one of them."""
+"""A worker process: sweeper, reconciler, outbox and webhooks, together or one of them."""
 
 import asyncio
 import signal
@@ -11,12 +11,14 @@ from onsale.settings import Settings
 from onsale.workers import outbox, sweeper
 from onsale.workers.loop import repeat
 from onsale.workers.reconciler import Reconciler
+from onsale.workers.webhooks import Courier
 
 
 class WorkerKind(StrEnum):
     SWEEPER = "sweeper"
     RECONCILER = "reconciler"
     OUTBOX = "outbox"
+    WEBHOOKS = "webhooks"
 
 
 async def run(settings: Settings, kinds: Sequence[WorkerKind]) -> None:
@@ -43,3 +45,6 @@ async def _work(service: Service, kind: WorkerKind) -> None:
             await repeat(kind, Reconciler(service).run_once, settings.reconciler_interval_seconds)
         case WorkerKind.OUTBOX:
             await repeat(kind, lambda: outbox.run_once(service), settings.outbox_interval_seconds)
+        case WorkerKind.WEBHOOKS:
+            async with Courier.of(service) as courier:
+                await repeat(kind, courier.run_once, settings.webhook_interval_seconds)

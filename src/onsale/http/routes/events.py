@@ -76,13 +76,13 @@ async def create_event(
 @router.get("", responses=responses("invalid_request", "ledger_unavailable"))
 async def list_events(service: ServiceDep, cursor: Cursor = None, size: PageSize = 50) -> EventPage:
     """Events, newest first."""
-    after = cursors.decode_event(cursor) if cursor is not None else None
+    after = cursors.decode_id(cursor) if cursor is not None else None
     found = await service.events.page(after, size + 1)
     now = await service.events.now()
     page = found[:size]
     return EventPage(
         data=[EventOut.of(event, event.state_at(now)) for event in page],
-        next_cursor=cursors.encode_event(page[-1].id) if len(found) > size else None,
+        next_cursor=cursors.encode_id(page[-1].id) if len(found) > size else None,
     )
 
 

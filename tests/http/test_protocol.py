@@ -1,0 +1,130 @@
+"""Answers in one piece, on a real connection: HTTP is the same as with uvicorn's own sending."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from onsale.http.intake import read_body
+from onsale.http.middleware import Receive, Scope, Send, send_answer
+from onsale.http.problems import Answer
+from onsale.http.protocol import WHOLE_ANSWER, BoundedHttpProtocol
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with the path and the body that it was asked with."""
+    assert WHOLE_ANSWER in scope["extensions"]
+    body = scope["path"].encode() + b" " + await read_body(receive, None)
+    await asyncio.sleep(0)  # as an answer that had to wait
+    await send_answer(scope, send, Answer(200, [(b"content-type", b"text/plain")], body), "id-1")
+
+
+@pytest.fixture
+async def connection() -> AsyncIterator[Connection]:
+    async with connected() as (reader, writer):
+        yield reader, writer
+
+
+@asynccontextmanager
+async def connected() -> AsyncIterator[Connection]:
+    config = uvicorn.Config(echo, http=BoundedHttpProtocol, lifespan="off", log_config=None)
+    config.load()
+    state = ServerState()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: BoundedHttpProtocol(config, state, {}), "127.0.0.1", 0
+    )
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        server.close()
+        await asyncio.gather(*state.tasks)
+
+
+def request(path: str, *headers: str, method: str = "POST", version: str = "1.1") -> bytes:
+    body = b"body" if method == "POST" else b""
+    lines = [f"{method} {path} HTTP/{version}", "host: x", f"content-length: {len(body)}", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+async def answer(reader: asyncio.StreamReader, *, has_body: bool = True) -> tuple[str, bytes]:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    assert head.startswith("HTTP/1.1 200 OK\r\n")
+    fields = dict(line.lower().split(": ", 1) for line in head.splitlines()[1:] if line)
+    body = await reader.readexactly(int(fields["content-length"])) if has_body else b""
+    return head.lower(), body
+
+
+async def test_one_after_another(connection: Connection) -> None:
+    reader, writer = connection
+    for path in ("/a", "/b"):
+        writer.write(request(path))
+        head, body = await answer(reader)
+        assert "x-request-id: id-1" in head
+        assert "connection: close" not in head
+        assert body == path.encode() + b" body"
+
+
+async def test_all_at_once_are_answered_in_their_order(connection: Connection) -> None:
+    """Seen red with the extension bound to the newest request of the connection."""
+    reader, writer = connection
+    paths = [f"/{number}" for number in range(20)]
+    writer.write(b"".join(map(request, paths)))
+    assert [(await answer(reader))[1] for _ in paths] == [f"{path} body".encode() for path in paths]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [request("/a", "connection: close"), request("/a", version="1.0")],
+    ids=["close", "1.0"],
+)
+async def test_the_last_answer_of_a_connection_says_so_and_is_whole(
+    connection: Connection, asked: bytes
+) -> None:
+    """Seen red with the connection closed before the answer was written."""
+    reader, writer = connection
+    writer.write(asked)
+    head, body = await answer(reader)
+    assert "connection: close" in head
+    assert body == b"/a body"
+    assert await reader.read() == b""
+
+
+async def test_an_answer_to_head_has_no_body(connection: Connection) -> None:
+    """Seen red with it sent in one piece: the body was taken for the next answer."""
+    reader, writer = connection
+    writer.write(request("/a", method="HEAD") + request("/b"))
+    await answer(reader, has_body=False)
+    assert (await answer(reader))[1] == b"/b body"
+
+
+async def test_who_waits_to_be_told_to_go_on_is_told(connection: Connection) -> None:
+    reader, writer = connection
+    head, _, body = request("/a", "expect: 100-continue").partition(b"\r\n\r\n")
+    writer.write(head + b"\r\n\r\n")
+    assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(body)
+    assert (await answer(reader))[1] == b"/a body"
+
+
+async def test_a_request_leaves_nothing_for_the_garbage_collector(connection: Connection) -> None:
+    """What refers to itself is not freed until the collector finds it. Seen red with an extension
+    that held the request: the collector then took a tenth of the time of a refusal.
+    """
+    reader, writer = connection
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(100):
+            writer.write(request("/a"))
+            await answer(reader)
+        assert gc.collect() < 100
+    finally:
+        gc.enable()
