@@ -326,7 +326,7 @@ class WrongClock(Fault):
             # Time-outs are of another clock, which nobody sets.
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
-        await stage.do(stage.process(self._name).start, wrong)
+        await stage.start(self._name, wrong)
 
     async def mend(self, stage: Stage) -> None:
         await stage.start(self._name)

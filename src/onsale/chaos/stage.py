@@ -249,10 +249,10 @@ class Stage:
         """An API process or a worker, by its name."""
         return self.apis.get(name) or self.workers[name]
 
-    async def start(self, name: str) -> None:
-        """Start a process anew, as it is meant to be; returns when an API process listens."""
+    async def start(self, name: str, more_env: Mapping[str, str] | None = None) -> None:
+        """Start a process anew; returns when an API process listens."""
         process = self.process(name)
-        await self.do(process.start)
+        await self.do(process.start, more_env)
         if name in self.apis:
             await self._until(
                 partial(_listens, self.addresses[name]), partial(_lives, process), name
