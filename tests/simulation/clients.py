@@ -121,7 +121,9 @@ class Buyer(Host):
         order_id = answer.order_id
         assert order_id is not None
         if answer.code == OrderStatus.HELD:
-            yield from pause(self.scheduler, self._random.choice([0, 50, 1_000, HOLD_MS - 50, 5_000]))
+            yield from pause(
+                self.scheduler, self._random.choice([0, 50, 1_000, HOLD_MS - 50, 5_000])
+            )
             yield from self._decide(order_id)
         if self._random.random() < 0.3:
             yield from pause(self.scheduler, self._random.choice([0, 50, 1_000]))

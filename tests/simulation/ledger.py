@@ -285,7 +285,10 @@ class LedgerServer(Server):
         for key, payment in self.payments.items():
             if payment.order_id != order_id:
                 continue
-            if payment.state is PaymentState.AUTHORIZED and Bug.REFUND_VOIDS_A_CAPTURE in self._bugs:
+            if (
+                payment.state is PaymentState.AUTHORIZED
+                and Bug.REFUND_VOIDS_A_CAPTURE in self._bugs
+            ):
                 self._enter(key, PaymentState.VOID_DUE)
             elif payment.state in (PaymentState.AUTHORIZED, PaymentState.CAPTURED):
                 self._enter(key, PaymentState.REFUND_DUE)

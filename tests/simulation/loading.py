@@ -49,9 +49,7 @@ class Loading:
         if not (yield from process.statement(ledger.authorise_gate, generation, epoch)):
             raise GateLost
         newest = yield from process.statement(ledger.event)
-        yield from process.run_script(
-            epoch, gate.configure, newest.version, newest.capacity_units
-        )
+        yield from process.run_script(epoch, gate.configure, newest.version, newest.capacity_units)
 
     def _adopt_live(self, epoch: str) -> Steps[None]:
         after = _BEFORE_ALL

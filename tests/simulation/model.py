@@ -188,7 +188,9 @@ class Model:
             answer = self._press(Key(f"late{tier}-{n}", "key"), (Item(tier, 1),))
             expected = n < left
             if answer.placed != expected or (not expected and answer.code != "sold_out"):
-                raise Violation("I9", f"{left} left in tier {tier}, number {n} is told {answer.code}")
+                raise Violation(
+                    "I9", f"{left} left in tier {tier}, number {n} is told {answer.code}"
+                )
 
     # -- how
 

@@ -169,9 +169,7 @@ class Placing:
             now_ms = self._process.now_ms()
             pending.waiter.keep(Placement(OrderRow(pending.order, OrderStatus.HELD, now_ms), True))
         self._ledger_stage.enqueue(
-            pending._replace(
-                asked_gate_at_ms=asked_at_ms, admitted_now=outcome is Outcome.ADMITTED
-            )
+            pending._replace(asked_gate_at_ms=asked_at_ms, admitted_now=outcome is Outcome.ADMITTED)
         )
 
     def _ask_gate(self, sale: Sale, orders: list[TakenOrder]) -> Steps[Admission]:

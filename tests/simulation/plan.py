@@ -67,9 +67,7 @@ def draw(random: Random, moments_until_ms: int) -> Plan:
     cuts = [Mishap.CUT_FROM_LEDGER] + gate_in_trouble * [Mishap.CUT_FROM_GATE]
     api_mishaps = _some(random, [Mishap.CRASH, Mishap.NAP, *cuts])
     worker_mishaps = _some(random, [Mishap.CRASH, Mishap.NAP, *cuts])
-    gate_mishaps = _some(
-        random, [Mishap.EMPTIED, Mishap.RESTARTED, Mishap.RESTORED, Mishap.SILENT]
-    )
+    gate_mishaps = _some(random, [Mishap.EMPTIED, Mishap.RESTARTED, Mishap.RESTORED, Mishap.SILENT])
     return Plan(
         sale=_sale(random),
         buyers=random.randint(3, 7),
