@@ -51,7 +51,7 @@ class MemoryRun:
             while requests < look and not self._given_up.is_set():
                 driven = self._turns.drive(subject, seconds)
                 requests += driven.requests
-                left_seconds = (look - requests) * driven.duration_seconds / driven.requests
+                left_seconds = (look - requests) * driven.duration_seconds / max(1, driven.requests)
                 seconds = min(max(1, int(left_seconds)), _TURN_SECONDS_MAX)
             yield Footprint(requests, resident_bytes(subject.server.process.pid))
         asyncio.run(tidy(subject.server.stores.database_url))

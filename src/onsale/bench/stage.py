@@ -16,6 +16,7 @@ from onsale.bench.errors import BenchError
 from onsale.bench.probes import Stores
 from onsale.bench.variants import Variant
 from onsale.embedded import EmbeddedPostgres, EmbeddedValkey, spawn_child, stop_child
+from onsale.embedded.processes import last_words
 from onsale.ledger.migrations import migrate
 
 _READY_SECONDS_MAX = 60.0
@@ -49,7 +50,12 @@ class Server:
     def check(self) -> None:
         """Raises `BenchError` when the process has ended."""
         if self.process.poll() is not None:
-            raise BenchError(f"the {self.variant.name} process ended; see {self.log_path}")
+            raise self.failure("ended")
+
+    def failure(self, what: str) -> BenchError:
+        """An error that names the server and tells the end of its log, which goes with the run."""
+        said = last_words(self.log_path, offset_bytes=0)
+        return BenchError(f"{self.variant.name} {what}; the end of its log: {said}")
 
 
 @dataclass(frozen=True)
@@ -152,7 +158,7 @@ def _wait_until_ready(server: Server) -> None:
         if all(_accepts(port) for port in ports):
             return
         time.sleep(_READY_POLL_SECONDS)
-    raise BenchError(f"{server.variant.name} was not ready in time; see {server.log_path}")
+    raise server.failure("was not ready in time")
 
 
 def _free_ports(exits: ExitStack) -> Iterator[range]:

@@ -5,7 +5,6 @@ from http import HTTPStatus
 from typing import NamedTuple, Self
 
 from onsale.bench.crowd import Crowd, Driven
-from onsale.bench.errors import BenchError
 from onsale.bench.preparing import Subject
 from onsale.bench.probes import ApiCounters, Holdings, cpu_seconds
 from onsale.bench.result import Turn
@@ -127,14 +126,14 @@ class Turns:
             held = subject.holdings()
             if held is None or held.orders == orders_max or (orders_max is None and held.orders):
                 return
-        raise BenchError(f"{subject.variant.name} did not get warm; see {subject.server.log_path}")
+        raise subject.server.failure("did not get warm")
 
     def closed(self, subject: Subject) -> Measured:
         """A turn in which every connection sends when it has been answered, or as its variant."""
         held_before = subject.holdings()
         counted_before = _settled(subject)
         used_before = _Work.so_far(subject.server, self._running)
-        driven = self.drive(subject, self._seconds, subject.variant.arrivals_per_second)
+        driven = self._drive_for_answers(subject, subject.variant.arrivals_per_second)
         counted = _settled(subject)
         used = _Work.so_far(subject.server, self._running).since(used_before)
         seen = _Seen(
@@ -149,7 +148,7 @@ class Turns:
     def open(self, subject: Subject, arrivals_per_second: float) -> OpenTurn:
         """A turn in which the crowd arrives whether or not it is answered."""
         held_before = subject.holdings()
-        driven = self.drive(subject, self._seconds, arrivals_per_second)
+        driven = self._drive_for_answers(subject, arrivals_per_second)
         _settled(subject)
         grown = _grown(subject, held_before)
         seen = _Seen(subject.variant, driven, _OPEN_CONNECTIONS, None, grown)
@@ -163,7 +162,7 @@ class Turns:
         )
 
     def drive(self, subject: Subject, seconds: int, arrivals_per_second: float = 0) -> Driven:
-        """Send the crowd. Raises `BenchError` when nobody is answered."""
+        """Send the crowd. Raises `BenchError` when the server ended."""
         server, variant = subject.server, subject.variant
         connections = self._connections_of(subject)
         if arrivals_per_second and not variant.connections:
@@ -180,10 +179,14 @@ class Turns:
         # One for each connection was sent and not counted, and wrk itself throws one away.
         subject.next_index += driven.requests + connections + 1
         server.check()
-        if not driven.requests:
-            raise BenchError(f"{variant.name} answered nothing; see {server.log_path}")
         if subject.requests_max is not None and subject.next_index > subject.requests_max:
-            raise BenchError(f"{variant.name} was asked more often than was made ready for")
+            raise server.failure("was asked more often than was made ready for")
+        return driven
+
+    def _drive_for_answers(self, subject: Subject, arrivals_per_second: float) -> Driven:
+        driven = self.drive(subject, self._seconds, arrivals_per_second)
+        if not driven.requests:
+            raise subject.server.failure(f"answered nobody in {self._seconds} s")
         return driven
 
     def _connections_of(self, subject: Subject) -> int:
@@ -229,7 +232,7 @@ def _settled(subject: Subject) -> ApiCounters | None:
             return counters
         before = counters
         time.sleep(_SETTLE_POLL_SECONDS)
-    raise BenchError(f"{subject.variant.name} did not settle; see {subject.server.log_path}")
+    raise subject.server.failure("did not settle")
 
 
 def _is_idle(server: Server) -> bool:
