@@ -499,7 +499,7 @@ def _capacity_setup(workers: int | None, utilisation: float) -> "Setup":
 
 def _check_demo(reference: "Reference | None", as_json: bool) -> None:
     from onsale.capacity.check import check_demo
-    from onsale.capacity.text import render_check
+    from onsale.capacity.check_text import render_check
 
     _unwind_when_told_to_stop()
     console = _console(as_json)

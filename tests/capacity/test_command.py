@@ -11,9 +11,10 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from onsale.capacity.check import Check, Compared
+from onsale.capacity.check_text import render_check
 from onsale.capacity.model import Name, OnSale, plan
 from onsale.capacity.reference import Reference
-from onsale.capacity.text import render, render_check
+from onsale.capacity.text import render
 from onsale.cli import app
 from tests.capacity.support import COSTS, SETUP, UNHURRIED
 from tests.capacity.test_model import SALE, SALES
