@@ -504,6 +504,8 @@ _CRASHES: dict[str, tuple[str, Callable[[Stage], Awaitable[None]] | None]] = {
     "expired": (WorkerKind.SWEEPER, None),
     "before-capture": (WorkerKind.OUTBOX, None),
     "captured": (WorkerKind.OUTBOX, None),
+    "claimed": (WorkerKind.WEBHOOKS, None),
+    "delivered": (WorkerKind.WEBHOOKS, None),
     "fenced": (WorkerKind.RECONCILER, _strand_orders),
     "gate-emptied": (WorkerKind.RECONCILER, _flushall),
     "gate-chunk": (WorkerKind.RECONCILER, _flushall),

@@ -63,6 +63,12 @@ IMPATIENCE = {
     "ONSALE_RECONCILER_INTERVAL_SECONDS": "0.5",
     "ONSALE_RECONCILER_GRACE_SECONDS": "2.5",
     "ONSALE_OUTBOX_INTERVAL_SECONDS": "0.25",
+    "ONSALE_WEBHOOK_INTERVAL_SECONDS": "0.25",
+    "ONSALE_WEBHOOK_TIMEOUT_SECONDS": "1",
+    "ONSALE_WEBHOOK_BACKOFF_SECONDS": "0.3",
+    "ONSALE_WEBHOOK_BACKOFF_SECONDS_MAX": "2",
+    # Short pauses, so more of them: a message is not to be given up.
+    "ONSALE_WEBHOOK_ATTEMPTS_MAX": "100",
     "ONSALE_SHUTDOWN_SECONDS": "2",
 }
 # Longer than any of those; what waits for longer has been given up by everybody.
@@ -210,6 +216,7 @@ class Stage:
         own = {name: value for name, value in os.environ.items() if not name.startswith("ONSALE_")}
         ours = {
             "ONSALE_AUTH_SECRET": self.auth_secret,
+            "ONSALE_WEBHOOK_PRIVATE_TARGETS_ALLOWED": "true",
             "ONSALE_METRICS_PORT": "0",
             "ONSALE_WORKER_METRICS_PORT": "0",
             "ONSALE_SIMULATED_PAYMENT_BOOKS": str(self.provider_books),
