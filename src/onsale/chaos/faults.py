@@ -545,3 +545,11 @@ def _all_faults() -> Iterator[tuple[str, Callable[[], Fault]]]:
 
 
 FAULTS = dict(_all_faults())
+
+# One of each sort, for when there are minutes and not a quarter of an hour.
+SHORT = (
+    *("kill-redis", "kill-postgres", "kill-api", "kill-sweeper", "kill-webhooks"),
+    *("freeze-api", "flushall", "old-snapshot", "lagging-replica"),
+    *("half-open-postgres", "reset-postgres", "half-open-redis", "hang-up-before-answer"),
+    *("crash-admitted", "crash-placed", "crash-expired", "crash-fenced", "crash-gate-chunk"),
+)
