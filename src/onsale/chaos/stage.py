@@ -256,6 +256,10 @@ class Stage:
         """An API process or a worker, by its name."""
         return self.apis.get(name) or self.workers[name]
 
+    def of_kind(self, kind: str) -> list[str]:
+        """The names of the processes of a kind: `api`, or a worker's."""
+        return [f"{kind}-{number}" for number in range(1, PER_KIND + 1)]
+
     async def start(self, name: str, more_env: Mapping[str, str] | None = None) -> None:
         """Start a process anew; returns when an API process listens."""
         process = self.process(name)
@@ -264,6 +268,16 @@ class Stage:
             await self._until(
                 partial(_listens, self.addresses[name]), partial(_lives, process), name
             )
+
+    def server(self, store: Store) -> EmbeddedValkey | EmbeddedPostgres:
+        """The server of a store as it is now."""
+        return self.valkey if store is Store.GATE else self.postgres
+
+    async def start_server(self, store: Store) -> None:
+        """Start a store's server unless it runs; returns when it answers."""
+        server = self.server(store)
+        if not server.is_running:
+            await self.do(server.start)
 
     async def lead_to_valkey(self) -> None:
         """Lead every link to the server that `valkey` is now."""
