@@ -18,7 +18,7 @@ from onsale.chaos.stage import Stage
 _FIRST_CALM_SECONDS = 4.0
 _CALM_SECONDS = (0.5, 2.0)
 # So that there is calm to be judged as well: what has to hold then is held to less time.
-_LONG_CALM_EVERY_FAULTS = 9
+_LONG_CALM_EVERY_FAULTS = 12
 _LONG_CALM_SECONDS = SETTLED_AFTER_SECONDS + 6.0
 _SERVING_SECONDS_MAX = 15.0
 _QUIET_SECONDS_MAX = 40.0
@@ -27,7 +27,10 @@ _POLL_SECONDS = 0.1
 
 @dataclass(slots=True)
 class Campaign:
-    """One campaign of so many `seconds` on a stage; `tell` is called with a line for every step."""
+    """One campaign on a stage: every fault once, and on in turns until `seconds` are over.
+
+    `tell` is called with a line for every step.
+    """
 
     stage: Stage
     faults: Mapping[str, Callable[[], Fault]]
@@ -61,7 +64,7 @@ class Campaign:
         dice = Random(f"{self.seed} course")
         await asyncio.sleep(_FIRST_CALM_SECONDS)
         for number, name in enumerate(_order(dice, names), start=1):
-            if time.monotonic() > deadline:
+            if number > len(names) and time.monotonic() > deadline:
                 break
             await self._break(seen, name, dice)
             long_calm = number % _LONG_CALM_EVERY_FAULTS == 0

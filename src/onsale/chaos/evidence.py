@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from onsale.chaos.history import History
 from onsale.chaos.incidents import Course
+from onsale.chaos.receiver import Message
 from onsale.chaos.sales import Sale
 from onsale.chaos.watcher import Look
 from onsale.domain.order import OrderStatus
@@ -77,6 +78,7 @@ class Evidence:
     rows: list[Row]
     payments: list[PaymentRow]
     provider: list[ProviderLine]
+    messages: list[Message]
 
     def sale(self, event_id: str) -> Sale:
         """The sale of an event."""

@@ -55,10 +55,8 @@ def _keep(stage: Stage, campaign: Campaign, report_dir: Path) -> None:
     campaign.history.write(report_dir / "history.jsonl")
 
 
-def chosen(names: str | None) -> dict[str, Callable[[], Fault]]:
-    """The faults of a comma-separated list, or all. Raises `ValueError` for an unknown one."""
-    if names is None:
-        return FAULTS
+def chosen(names: str) -> dict[str, Callable[[], Fault]]:
+    """The faults of a comma-separated list. Raises `ValueError` for an unknown one."""
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     unknown = [name for name in wanted if name not in FAULTS]
     if unknown:

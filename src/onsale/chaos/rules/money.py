@@ -1,10 +1,11 @@
-"""I10: money taken is that of confirmed orders."""
+"""I10: money taken is that of confirmed orders, and what became of an order is told."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from onsale.chaos.evidence import PaymentRow, Row
 from onsale.chaos.rules.facts import Facts
+from onsale.chaos.rules.telling import not_told
 from onsale.chaos.rules.verdicts import Breach, Verdict, verdict
 from onsale.domain.order import OrderStatus
 from onsale.domain.payment import PaymentState
@@ -13,7 +14,9 @@ from onsale.sales.invariants import Rule
 
 
 def i10(facts: Facts) -> Verdict:
-    """Order by order, what was captured in the ledger and what the provider kept is what is due."""
+    """Order by order, what was captured in the ledger and what the provider kept is what is due;
+    and its webhooks arrived.
+    """
     evidence = facts.evidence
     payments: dict[str, list[PaymentRow]] = defaultdict(list)
     for payment in evidence.payments:
@@ -27,8 +30,9 @@ def i10(facts: Facts) -> Verdict:
                 yield from _astray(row, payments[row.order_id], kept)
         for key in kept.keys() - {payment.key for payment in evidence.payments}:
             yield Breach(f"{key}: the provider kept {kept[key]}, and the ledger knows nothing")
+        yield from not_told(facts)
 
-    return verdict(Rule.I10, len(evidence.payments), breaches())
+    return verdict(Rule.I10, len(evidence.payments) + len(evidence.messages), breaches())
 
 
 def _astray(row: Row, payments: list[PaymentRow], kept: Counter[str]) -> Iterator[Breach]:
