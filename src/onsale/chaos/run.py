@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from onsale.chaos.campaign import Campaign
 from onsale.chaos.faults import FAULTS, Fault
 from onsale.chaos.report import Report
 from onsale.chaos.stage import Stage
+from onsale.embedded import EmbeddedError
 from onsale.embedded.folders import runtime_folder
 
 
@@ -26,6 +28,8 @@ def run(
 
     Raises `EmbeddedError` when something does not start.
     """
+    if sys.platform != "linux":
+        raise EmbeddedError("the fault campaign needs Linux")
     return asyncio.run(_run(faults, seed, seconds, report_dir, tell))
 
 
