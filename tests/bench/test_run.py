@@ -98,6 +98,14 @@ def test_doing_nothing_is_counted_without_stores(result: BenchResult, variant: s
 
 
 @needs_wrk
+def test_what_was_there_before_is_known(result: BenchResult) -> None:
+    assert list(result.filled) == ["live_1k"]
+    assert result.filled["live_1k"].orders == 1_000
+    # An order's id alone has 16 bytes.
+    assert (result.redis_bytes_per_live_order("live_1k") or 0) > 16
+
+
+@needs_wrk
 def test_paying_is_counted_by_the_holds_that_were_confirmed(result: BenchResult) -> None:
     pay = only(result, "pay")
     assert pay.new_orders == pay.requests > 0

@@ -81,6 +81,7 @@ def run(
         cpus=os.cpu_count() or 1,
         load_average=load_average,
         turns=played.turns,
+        filled={subject.variant.name: subject.filled for subject in subjects if subject.filled},
         footprints=footprints,
         faults=played.faults,
     )
