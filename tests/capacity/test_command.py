@@ -103,7 +103,7 @@ def test_a_deviation_is_a_share_of_what_was_measured() -> None:
     assert not Compared("something of nothing", "s", 1, 0).well
     console = Console(width=100, record=True, file=StringIO())
     for figures in ([near], [near, far]):
-        check = Check(figures, cores=2.0, crowd_us=300.0, reference=REFERENCE)
+        check = Check(figures, batch=far, cores=2.0, crowd_us=300.0, reference=REFERENCE)
         assert check.as_json()["well"] is check.well
         render_check(check, console)
     text = console.export_text()

@@ -31,7 +31,7 @@ def test_a_sale_begins_with_a_wall() -> None:
 def test_a_wall_ends_when_everybody_has_come() -> None:
     curve = Curve.of_sale(1_000, 60, peak_factor=10, peak_seconds=30)
     assert curve.arrived(6) == pytest.approx(1_000)
-    assert curve.seconds == 60
+    assert curve.seconds == pytest.approx(6)
     assert curve.peak_rate == pytest.approx(1_000 / 6)
 
 
@@ -62,6 +62,10 @@ def test_everybody_comes(curve: Curve) -> None:
 def test_nobody_leaves(curve: Curve, one: float, other: float) -> None:
     early, late = sorted((one * curve.seconds, other * curve.seconds))
     assert curve.arrived(early) <= curve.arrived(late) * (1 + 1e-9)
+
+
+def test_the_first_of_many_comes_at_the_beginning() -> None:
+    assert Stretch(1, 0, 0.01).seconds_of(5e-324) == 0
 
 
 @UNHURRIED

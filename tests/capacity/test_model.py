@@ -119,6 +119,13 @@ def test_nobody_is_turned_away_from_enough_tickets() -> None:
     assert found.queue.sold_out_seconds == pytest.approx(100)
 
 
+def test_nobody_is_refused_however_dear_a_refusal_is() -> None:
+    dear = replace(COSTS, sold_out=Kind(Cpu(1_000, 1, 0), 1_000))
+    assert (
+        plan(replace(SALE, tickets=10**6), dear, SETUP).workers == plan(SALE, COSTS, SETUP).workers
+    )
+
+
 def test_what_was_not_measured_is_left_out() -> None:
     found = plan(replace(SALE, pay_seconds=10), replace(COSTS, pay=None), SETUP)
     assert {part.name for part in found.parts} == {Name.API, Name.GATE, Name.LEDGER}

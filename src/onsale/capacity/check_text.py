@@ -14,7 +14,7 @@ def render_check(check: Check, console: Console) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for figure in check.compared:
         table.add_row(
-            f"{figure.name} {figure.unit}",
+            f"{figure.name}, {figure.unit}",
             _amount(figure.predicted),
             _amount(figure.measured),
             f"{figure.deviation:+.0%}",
@@ -24,7 +24,9 @@ def render_check(check: Check, console: Console) -> None:
     console.print(table)
     console.print()
     console.print(
-        f"k6 used {check.crowd_us:,.0f} µs a request; others left {check.cores:.2f} cores.",
+        f"In the demo a batch had {check.batch.measured:.1f} orders, expected were"
+        f" {check.batch.predicted:.1f}. When there were too many, k6 used"
+        f" {check.crowd_us:,.0f} µs a request, and others left {check.cores:.2f} cores.",
         highlight=False,
     )
     if check.well:

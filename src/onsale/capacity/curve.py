@@ -33,7 +33,8 @@ class Stretch(NamedTuple):
             return 0.0
         # The root of a quadratic in the form that stands a slope of zero.
         square = max(0.0, self.first_rate**2 + 2 * self._slope * buyer)
-        return 2 * buyer / (self.first_rate + math.sqrt(square))
+        twice_the_mean_rate = self.first_rate + math.sqrt(square)
+        return 2 * buyer / twice_the_mean_rate if twice_the_mean_rate else 0.0
 
     @property
     def _slope(self) -> float:
@@ -60,13 +61,12 @@ class Curve:
                 raise ValueError(f"{name} must be more than zero")
         if not 1 <= peak_factor < math.inf:
             raise ValueError("the peak factor is at least 1: the peak is no lower than the mean")
-        mean_rate = buyers / seconds
-        wall_seconds = min(peak_seconds, seconds / peak_factor)
-        wall = Stretch(wall_seconds, mean_rate * peak_factor, mean_rate * peak_factor)
-        rest_seconds = seconds - wall_seconds
-        if rest_seconds <= 0:
-            return cls((wall,))
-        rest_rate = max(0.0, buyers - wall.buyers) / rest_seconds
+        peak_rate = buyers / seconds * peak_factor
+        if peak_rate * peak_seconds >= buyers:
+            return cls((Stretch(buyers / peak_rate, peak_rate, peak_rate),))
+        rest_seconds = seconds - peak_seconds
+        rest_rate = (buyers - peak_rate * peak_seconds) / rest_seconds
+        wall = Stretch(peak_seconds, peak_rate, peak_rate)
         return cls((wall, Stretch(rest_seconds, rest_rate, rest_rate)))
 
     @classmethod
