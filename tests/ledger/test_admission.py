@@ -1,7 +1,12 @@
 """Admission by the ledger alone is exactly the gate's, only slower: held against the model that the
 gate's scripts are held against, and beside processes that do ask a gate.
 
-Seen red with each of these planted: PLANTED_LIST
+Seen red with each of these planted: `decide` without the limit, without the stock, content with one
+item of several, or taking nothing from what is left; candidates decided in the order of their ids;
+refused ones that stay; twins that are both new; orders that are here not looked for, or looked for
+before the glance at the stock; a sale that is always open; units not counted by PLACE or by SETTLE
+and not counted back; tiers or buyers read without a lock; tiers locked before the candidates are
+written down. Rows that are locked in a random order are planted below.
 """
 
 import asyncio
