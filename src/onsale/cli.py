@@ -334,57 +334,6 @@ def bench(
 
 
 @app.command()
-def capacity(
-    buyers: Annotated[int, typer.Option(help="Who want a ticket.")] = 5_000_000,
-    tickets: Annotated[int, typer.Option(help="How many there are.")] = 80_000,
-    minutes: Annotated[float, typer.Option(help="Within which the buyers come.")] = 10,
-    peak_factor: Annotated[
-        float, typer.Option(help="The rate at the opening, in times of the mean.")
-    ] = 10,
-    peak_seconds: Annotated[float, typer.Option(help="How long the opening lasts.")] = 10,
-    presses: Annotated[float, typer.Option(help="Requests of a buyer.")] = 2,
-    tickets_per_order: Annotated[float, typer.Option(help="On average.")] = 2,
-    pay_minutes: Annotated[
-        float, typer.Option(help="Within which winners pay; 0: an event without payment.")
-    ] = 2,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="API processes (default: as many as it takes).")
-    ] = None,
-    utilisation: Annotated[
-        float, typer.Option(help="How much of a core to use at most, at the peak.")
-    ] = 0.7,
-    measured: Annotated[
-        Path | None,
-        typer.Option("--from", help="What `onsale bench --json` printed (default: a reference)."),
-    ] = None,
-    check_demo: Annotated[
-        bool, typer.Option("--check-demo", help="Predict the demo on this machine, and run it.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Compute what an on-sale needs, and what breaks first; see docs/capacity.md."""
-    with _one_line_errors():
-        from onsale.capacity.reference import read_reference
-
-        if check_demo:
-            _check_demo(read_reference(measured) if measured else None, as_json)
-            return
-        from onsale.capacity.curve import Curve
-        from onsale.capacity.model import OnSale, plan
-        from onsale.capacity.text import render
-
-        reference = read_reference(measured)
-        arrivals = Curve.of_sale(buyers, minutes * 60, peak_factor, peak_seconds)
-        sale = OnSale(arrivals, tickets, tickets_per_order, presses, pay_minutes * 60 or None)
-        setup = _capacity_setup(workers, utilisation)
-        found = plan(sale, reference.costs, setup)
-        if as_json:
-            typer.echo(json.dumps(found.as_json() | {"measured": reference.as_json()}))
-        else:
-            render(found, sale, setup, reference, Console())
-
-
-@app.command()
 def chaos(
     minutes: Annotated[
         float | None, typer.Option(min=0, help="Go on in turns until then (default: 10).")
