@@ -12,6 +12,7 @@ from onsale.sales.invariants import Rule
 VERY_SHORT = "kill-api,kill-postgres,kill-redis,flushall,crash-placed"
 
 
+@pytest.mark.campaign
 async def test_every_invariant_holds(stage: Stage) -> None:
     """Seen red by each of the planted bugs (`test_planted`)."""
     for name in (*stage.apis, *stage.workers):

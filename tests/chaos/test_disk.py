@@ -10,6 +10,8 @@ import pytest
 from onsale.chaos.disk import SmallDisk
 from onsale.embedded import EmbeddedError
 
+pytestmark = pytest.mark.campaign
+
 SIZE_BYTES = 16 * 1024 * 1024
 
 

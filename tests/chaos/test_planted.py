@@ -15,6 +15,8 @@ from onsale.chaos.stage import Stage
 from onsale.sales.invariants import Rule
 from tests.chaos import planted, scenes
 
+pytestmark = pytest.mark.campaign
+
 # Longer than a hold of the campaign's sales, and than a reconciler's grace.
 QUIET_SECONDS_MAX = 12.0
 
