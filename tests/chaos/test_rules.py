@@ -125,6 +125,11 @@ def another_body_sold_out(evidence: Evidence) -> None:
     other.status, other.code = 409, "sold_out"
 
 
+def same_body_sold_out(evidence: Evidence) -> None:
+    again = [op for op in evidence.history.of(Kind.PLACE) if op.name == PAID][1]
+    again.outcome, again.status, again.code, again.order_id = Outcome.FAILED, 409, "sold_out", None
+
+
 def short_lived(evidence: Evidence) -> None:
     change_row(evidence, FORGOTTEN, ended_at_seconds=T + 2.1 + HOLD_SECONDS - 0.1)
 
@@ -222,7 +227,7 @@ BREACHES: list[tuple[Rule, Callable[[Evidence], None]]] = [
     *((Rule.I3, change) for change in (paid_and_expired, read_as_not_found, list_without_it)),
     *((Rule.I4, change) for change in (above_limit_at_a_look, with_difference("limit_exceeded"))),
     *((Rule.I5, change) for change in (another_order_for_the_same_key, another_body_taken)),
-    (Rule.I5, another_body_sold_out),
+    *((Rule.I5, change) for change in (another_body_sold_out, same_body_sold_out)),
     *((Rule.I6, change) for change in (short_lived, promised_too_little, told_expired_early)),
     *((Rule.I7, change) for change in (ended_late, at_the_gate_late, late_long_after_the_fault)),
     (Rule.I8, refused_and_there),

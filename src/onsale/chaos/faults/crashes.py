@@ -10,7 +10,7 @@ from onsale.chaos.faults.forgetting import flushall
 from onsale.chaos.links import Store
 from onsale.chaos.processes import Process
 from onsale.chaos.proxy import Weather
-from onsale.chaos.stage import Stage
+from onsale.chaos.stage import LONGEST_PATIENCE_SECONDS, Stage
 from onsale.workers.main import WorkerKind
 
 _POLL_SECONDS = 0.05
@@ -23,7 +23,7 @@ Provoke = Callable[[Stage], Awaitable[None]]
 @dataclass
 class Crash(Fault):
     """A process of a kind dies at a failpoint, so many times in a row; a worker has to get there
-    itself, so its twin is away. `provoke` brings about what leads there.
+    itself, so its twin is away. `provoke` brings about what it finds when it starts.
     """
 
     point: str
@@ -43,9 +43,9 @@ class Crash(Fault):
 
     async def _crash(self, stage: Stage, name: str) -> None:
         process = stage.process(name)
-        await stage.do(process.start, {"ONSALE_FAILPOINT": self.point})
         if self.provoke is not None:
             await self.provoke(stage)
+        await stage.do(process.start, {"ONSALE_FAILPOINT": self.point})
         try:
             async with asyncio.timeout(_CRASHED_SECONDS_MAX):
                 await _until_dead(process)
@@ -62,10 +62,13 @@ class Crash(Fault):
 
 
 async def _strand_orders(stage: Stage) -> None:
-    """Let the gate admit orders that the ledger does not take; not every buyer comes again."""
+    """Let the gate admit orders that the ledger does not take, until they are given up; not every
+    buyer comes again.
+    """
     await _cut_apis(stage, Store.LEDGER)
     await asyncio.sleep(_AWAY_SECONDS)
     await stage.links.clear()
+    await asyncio.sleep(LONGEST_PATIENCE_SECONDS)
 
 
 async def _take_gate_away(stage: Stage) -> None:

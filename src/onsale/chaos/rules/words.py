@@ -17,6 +17,9 @@ _AFTER_PLACING = frozenset(
     {"payment_declined", "order_expired", "order_not_payable", "request_in_progress"}
 )
 
+# It never left, or was to come again.
+_NO_REFUSAL = (None, HTTPStatus.SERVICE_UNAVAILABLE)
+
 
 def i3(facts: Facts) -> Verdict:
     """Every 2xx is in the ledger exactly once, and nothing that nobody asked for."""
@@ -121,19 +124,16 @@ def i5(facts: Facts) -> Verdict:
 
 
 def _refused_otherwise(operations: list[Operation], first: Operation) -> Iterator[Breach]:
-    """Another body under a key that has an order is refused for that and nothing else, once no
-    process has a picture of the sale from before that order.
+    """Who has an order under a key is not refused under it, but for another body; once no process
+    has a picture of the sale from before that order.
     """
     assert first.answered_at_seconds is not None
     for op in operations:
         later = op.invoked_at_seconds > first.answered_at_seconds + _PICTURE_SECONDS_MAX
-        refused = op.outcome is Outcome.FAILED and op.status not in (
-            None,
-            HTTPStatus.SERVICE_UNAVAILABLE,
-        )
-        other_body = op.body != first.body
-        if later and refused and other_body and op.status != HTTPStatus.UNPROCESSABLE_ENTITY:
-            yield Breach(f"another body was refused with {op.code}", op.answered_at_seconds)
+        refused = op.outcome is Outcome.FAILED and op.status not in _NO_REFUSAL
+        for_the_body = op.body != first.body and op.status == HTTPStatus.UNPROCESSABLE_ENTITY
+        if later and refused and not for_the_body and op.code not in _AFTER_PLACING:
+            yield Breach(f"{op.name.buyer_id} was refused with {op.code}", op.answered_at_seconds)
 
 
 def i8(facts: Facts) -> Verdict:
