@@ -14,10 +14,9 @@ from onsale.bench.probes import resident_bytes
 from onsale.bench.result import Footprint
 from onsale.bench.turns import Turns
 
-# After how many requests the memory is looked at.
-_LOOKS = (10_000, 1_000_000)
-# Whoever gives up waits for the end of a turn.
-_TURN_SECONDS_MAX = 10
+# After how many requests the memory is looked at, and how long a turn may be on the way there: a
+# few requests are soon too many, and whoever gives up waits for the end of a turn.
+_LOOKS = ((10_000, 1), (1_000_000, 10))
 
 
 class MemoryLooks(NamedTuple):
@@ -54,13 +53,13 @@ class MemoryRun:
     def _look(self, subject: Subject) -> MemoryLooks:
         footprints, faults = [], []
         requests, seconds = 0, 1
-        for look in _LOOKS:
+        for look, seconds_max in _LOOKS:
             while requests < look and not self._given_up.is_set():
-                driven, wrong = self._turns.unmeasured(subject, seconds)
+                driven, wrong = self._turns.unmeasured(subject, min(seconds, seconds_max))
                 requests += driven.requests
                 faults += wrong
                 left_seconds = (look - requests) * driven.duration_seconds / driven.requests
-                seconds = min(max(1, int(left_seconds)), _TURN_SECONDS_MAX)
+                seconds = max(1, int(left_seconds))
             footprints.append(Footprint(requests, resident_bytes(subject.server.process.pid)))
         asyncio.run(tidy(subject.server.stores.database_url))
         return MemoryLooks(footprints, faults)
