@@ -52,7 +52,7 @@ def result() -> BenchResult:
     with pytest.MonkeyPatch.context() as patch:
         for name, sale in PLANTED.items():
             patch.setitem(VARIANTS, name, Variant(name, "planted", sale))
-        patch.setattr(memory, "_LOOKS", (50, 100))
+        patch.setattr(memory, "_LOOKS", ((50, 1), (100, 1)))
         return run(suite, rounds=1, connections=16)
 
 

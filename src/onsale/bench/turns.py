@@ -121,7 +121,7 @@ class Turns:
         """Drive it unmeasured, until a sale of few orders has all of them."""
         orders_max = subject.variant.orders_max
         for _ in range(_WARM_UPS_MAX):
-            self.drive(subject, _WARM_UP_SECONDS)
+            self._drive(subject, _WARM_UP_SECONDS)
             _settled(subject)
             held = subject.holdings()
             if held is None or held.orders == orders_max or (orders_max is None and held.orders):
@@ -133,7 +133,9 @@ class Turns:
         held_before = subject.holdings()
         counted_before = _settled(subject)
         used_before = _Work.so_far(subject.server, self._running)
-        driven = self._drive_for_answers(subject, subject.variant.arrivals_per_second)
+        driven = self._drive_for_answers(
+            subject, self._seconds, subject.variant.arrivals_per_second
+        )
         counted = _settled(subject)
         used = _Work.so_far(subject.server, self._running).since(used_before)
         seen = _Seen(
@@ -148,21 +150,41 @@ class Turns:
     def open(self, subject: Subject, arrivals_per_second: float) -> OpenTurn:
         """A turn in which the crowd arrives whether or not it is answered."""
         held_before = subject.holdings()
-        driven = self._drive_for_answers(subject, arrivals_per_second)
+        driven = self._drive_for_answers(subject, self._seconds, arrivals_per_second)
         _settled(subject)
         grown = _grown(subject, held_before)
-        seen = _Seen(subject.variant, driven, _OPEN_CONNECTIONS, None, grown)
         return OpenTurn(
             driven.requests / driven.duration_seconds,
             # The one on top of the other: wrk does not say which of the answers were sent late.
             driven.p99_ms + driven.late_p99_ms,
             driven.late_p99_ms,
             grown,
-            seen.faults,
+            _Seen(subject.variant, driven, _OPEN_CONNECTIONS, None, grown).faults,
         )
 
-    def drive(self, subject: Subject, seconds: int, arrivals_per_second: float = 0) -> Driven:
-        """Send the crowd. Raises `BenchError` when the server ended."""
+    def unmeasured(self, subject: Subject, seconds: int) -> tuple[Driven, list[str]]:
+        """Drive it for its own sake: what the crowd saw, and what was wrong."""
+        held_before = subject.holdings()
+        driven = self._drive_for_answers(subject, seconds)
+        _settled(subject)
+        seen = _Seen(
+            subject.variant,
+            driven,
+            self._connections_of(subject),
+            None,
+            _grown(subject, held_before),
+        )
+        return driven, seen.faults
+
+    def _drive_for_answers(
+        self, subject: Subject, seconds: int, arrivals_per_second: float = 0
+    ) -> Driven:
+        driven = self._drive(subject, seconds, arrivals_per_second)
+        if not driven.requests:
+            raise subject.server.failure(f"answered nobody in {seconds} s")
+        return driven
+
+    def _drive(self, subject: Subject, seconds: int, arrivals_per_second: float = 0) -> Driven:
         server, variant = subject.server, subject.variant
         connections = self._connections_of(subject)
         if arrivals_per_second and not variant.connections:
@@ -181,12 +203,6 @@ class Turns:
         server.check()
         if subject.requests_max is not None and subject.next_index > subject.requests_max:
             raise server.failure("was asked more often than was made ready for")
-        return driven
-
-    def _drive_for_answers(self, subject: Subject, arrivals_per_second: float) -> Driven:
-        driven = self.drive(subject, self._seconds, arrivals_per_second)
-        if not driven.requests:
-            raise subject.server.failure(f"answered nobody in {self._seconds} s")
         return driven
 
     def _connections_of(self, subject: Subject) -> int:
