@@ -18,18 +18,18 @@ CALM = COSTS.with_calm_orders(
 
 
 def test_a_quiet_sale_by_hand() -> None:
-    """Ten buyers a second: every order is a batch, and every refusal meets nobody."""
+    """Ten buyers a second meet nobody, and all presses of one of them are a batch of 1.1."""
     sale = OnSale(Curve.of_sale(1_000, 100), tickets=100, presses=1.1)
     use = use_of(sale, CALM)
     assert use.sold_out_seconds == pytest.approx(10)
-    assert use.batch_size == pytest.approx(1, abs=0.02)
-    # A replay costs its 60 µs and a batch: 80 + 1,000 × (1 - 1/50).
-    by_hand = 100 * 1_080e-6 + 10 * 1_060e-6 + 990 * 150e-6
-    assert use.api_cpu_seconds == pytest.approx(by_hand, rel=0.02)
-    by_hand = 100 * 206e-6 + 10 * 201e-6 + 990 * 20e-6
-    assert use.redis_cpu_seconds == pytest.approx(by_hand, rel=0.02)
-    by_hand = 100 * 520e-6 + 10 * 510e-6 + 990 * 4e-6
-    assert use.postgres_cpu_seconds == pytest.approx(by_hand, rel=0.02)
+    assert use.batch_size == pytest.approx(1.1)
+    # An order is 80 µs, a replay 60 µs, a batch 1,000 µs.
+    by_hand = 100 * 80e-6 + 10 * 60e-6 + 100 * 1_000e-6 + 990 * 150e-6
+    assert use.api_cpu_seconds == pytest.approx(by_hand)
+    by_hand = 100 * 6e-6 + 10 * 1e-6 + 100 * 200e-6 + 990 * 20e-6
+    assert use.redis_cpu_seconds == pytest.approx(by_hand)
+    by_hand = 100 * 20e-6 + 10 * 10e-6 + 100 * 500e-6 + 990 * 4e-6
+    assert use.postgres_cpu_seconds == pytest.approx(by_hand)
 
 
 def test_a_sale_for_everybody_has_no_refusals() -> None:

@@ -111,19 +111,23 @@ class Costs:
 
     # -- what they say
 
-    def batch_size(self, orders_per_second: float) -> float:
-        """Orders in a batch of one process that gets so many of them a second.
+    def batch_size(
+        self, arrivals_per_second: float, *, together: float = 1.0, evenly: bool = False
+    ) -> float:
+        """Orders in a batch of one process where so many buyers arrive, each with some `together`.
 
         A batch is what arrived while the last one was under way, and that takes longer by what the
         loop has to do for those who arrive meanwhile. Never smaller than the loop has time for, and
         never larger than was measured under full load: larger ones are cheaper, by a guess.
         """
+        orders_per_second = arrivals_per_second * together
         idle_share = self._idle_share(orders_per_second)
         if self.flight_seconds is None or idle_share <= 0:
             return self.order.batch_size
-        met = orders_per_second * self.flight_seconds / idle_share
+        met = arrivals_per_second * self.flight_seconds / idle_share
+        arrived = max(1.0, met) if evenly else batch_of(met)
         least = orders_per_second * self.per_batch.api * MICRO / idle_share
-        return min(self.order.batch_size, max(batch_of(met), least))
+        return min(self.order.batch_size, max(arrived * together, least))
 
     def in_batches(self, kind: Kind, batch_size: float) -> Cpu:
         """CPU of such a request in a batch of that size, or of the measured one if that is less."""
@@ -152,7 +156,7 @@ class Costs:
 def batch_of(met: float) -> float:
     """The mean size of a batch when so many arrive, on average, while another is under way.
 
-    Of Poisson arrivals none come with probability e^-x; then the next order is a batch by itself.
+    Of x that arrive by chance none do with probability e^-x; then the next is a batch by itself.
     """
     return met + math.exp(-met)
 

@@ -21,10 +21,14 @@ class Use:
 
 
 def use_of(sale: OnSale, costs: Costs, workers: int = 1) -> Use:
-    """What a sale uses in which nobody pays and nobody waits."""
+    """What a sale uses in which nobody pays or waits, and each buyer presses all at once."""
     sold_out_seconds = sale.arrivals.seconds_of(sale.orders)
     presses = sale.orders * sale.presses
-    batch_size = costs.batch_size(presses / sold_out_seconds / workers)
+    batch_size = costs.batch_size(
+        sale.orders / sold_out_seconds / workers,
+        together=sale.presses,
+        evenly=sale.arrivals.evenly,
+    )
     used = _press(costs, sale.presses, batch_size) * presses
     if sale.sells_out:
         refusals = sale.requests - presses
