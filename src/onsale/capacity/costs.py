@@ -74,8 +74,9 @@ class Costs:
 
     `per_batch` is what a batch costs however many it has, `flight_seconds` how long one is under
     way that meets no other work, `order_seconds` how long an order takes that meets nobody.
-    `calm_refusal` is a refusal where they are few. `crowding` is by how much the API's CPU grows
-    where several processes share a machine.
+    `calm_refusal` is a refusal where they are few, `watching` what a process that looks after a
+    sale costs the stores in a second, and `crowding` by how much the API's CPU grows where several
+    processes share a machine.
     """
 
     order: Kind
@@ -87,22 +88,29 @@ class Costs:
     flight_seconds: float | None = None
     order_seconds: float | None = None
     calm_refusal: Kind | None = None
+    watching: Cpu = Cpu()
     crowding: float = 1.0
 
     # -- how they are made
 
+    def with_calm_refusals(self, calm: Kind) -> "Costs":
+        """Knowing refusals at a low rate.
+
+        They ask no store: what the stores used meanwhile is for news of the sale, by the clock.
+        """
+        watching = replace(calm.cpu, api=0.0) * calm.requests_per_second
+        refusal = replace(calm, cpu=Cpu(api=calm.cpu.api))
+        return replace(self, calm_refusal=refusal, watching=watching)
+
     def with_calm_orders(self, calm: Kind, seconds: float) -> "Costs":
         """Knowing orders at a low rate, in small batches, and how long one took."""
         shared = 1 / calm.batch_size - 1 / self.order.batch_size
-        per_batch = ((calm.cpu - self.order.cpu) * (1 / shared)).positive if shared > 0 else Cpu()
+        dearer = calm.cpu - self.watching * (1 / calm.requests_per_second) - self.order.cpu
+        per_batch = (dearer * (1 / shared)).positive if shared > 0 else Cpu()
         costs = replace(self, per_batch=per_batch, order_seconds=seconds)
         idle_share = costs._idle_share(calm.requests_per_second)
         met = orders_met(calm.batch_size)
         return replace(costs, flight_seconds=met * idle_share / calm.requests_per_second)
-
-    def with_calm_refusals(self, calm: Kind) -> "Costs":
-        """Knowing refusals at a low rate."""
-        return replace(self, calm_refusal=calm)
 
     def with_several_processes(self, order: Kind) -> "Costs":
         """Knowing an order by one of several processes, whose batches are smaller."""
