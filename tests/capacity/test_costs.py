@@ -76,6 +76,17 @@ def test_batches_grow_with_the_rate_up_to_those_measured(one: float, other: floa
     assert costs.batch_size(fast) <= ORDER.batch_size
 
 
+def test_buyers_at_even_distances_meet_nobody_until_they_must() -> None:
+    """At 4 ms under way, 200 a second never meet, unless they come by chance."""
+    costs = replace(COSTS, flight_seconds=0.004)
+    alone = costs.batch_size(200, evenly=True)
+    assert alone == 1
+    assert costs.batch_size(200, evenly=True, together=1.1) == pytest.approx(1.1)
+    idle_share = 1 - 500 * 100e-6
+    assert costs.batch_size(500, evenly=True) == pytest.approx(500 * 0.004 / idle_share)
+    assert costs.batch_size(200) > alone
+
+
 @UNHURRIED
 @given(RATES)
 def test_a_process_has_time_for_its_batches(rate: float) -> None:
@@ -92,9 +103,16 @@ def test_without_a_calm_run_batches_are_as_measured() -> None:
 
 def test_refusals_are_between_the_two_rates() -> None:
     costs = COSTS.with_calm_refusals(Kind(Cpu(150, 20, 4), 500))
-    assert costs.of_refusal(1) == costs.of_refusal(500) == Cpu(150, 20, 4)
+    assert costs.of_refusal(1) == costs.of_refusal(500) == Cpu(150, 0, 0)
     assert costs.of_refusal(5_250).api == pytest.approx(100)
     assert costs.of_refusal(10_000) == costs.of_refusal(math.inf) == SOLD_OUT.cpu
+
+
+def test_what_the_stores_use_for_refusals_is_by_the_clock_and_not_the_orders() -> None:
+    costs = COSTS.with_calm_refusals(Kind(Cpu(150, 20, 4), 500))
+    assert costs.watching == Cpu(0, 10_000, 2_000)
+    dear = replace(CALM, cpu=CALM.cpu + Cpu(0, 20, 4))
+    assert costs.with_calm_orders(dear, 0.004).per_batch == KNOWN.per_batch
 
 
 def test_processes_that_share_a_machine_are_compared_at_their_own_batches() -> None:

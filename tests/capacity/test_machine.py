@@ -1,5 +1,6 @@
 """What a sale uses of one machine: computed by hand, and in which direction it changes."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -12,24 +13,25 @@ from onsale.capacity.machine import presses_per_second_max, use_of
 from onsale.capacity.model import OnSale
 from tests.capacity.support import COSTS, UNHURRIED
 
-CALM = COSTS.with_calm_orders(
-    Kind(Cpu(1_080, 206, 520), 500, batch_size=1), seconds=0.004
-).with_calm_refusals(Kind(Cpu(150, 20, 4), 500))
+# A batch is 1,000, 200 and 500 µs, a second of looking after the sale 10,000 and 2,000 µs.
+CALM = COSTS.with_calm_refusals(Kind(Cpu(150, 20, 4), 500)).with_calm_orders(
+    Kind(Cpu(1_080, 226, 524), 500, batch_size=1), seconds=0.004
+)
 
 
 def test_a_quiet_sale_by_hand() -> None:
-    """Ten buyers a second: every order is a batch, and every refusal meets nobody."""
+    """Ten buyers a second meet nobody, and all presses of one of them are a batch of 1.1."""
     sale = OnSale(Curve.of_sale(1_000, 100), tickets=100, presses=1.1)
     use = use_of(sale, CALM)
     assert use.sold_out_seconds == pytest.approx(10)
-    assert use.batch_size == pytest.approx(1, abs=0.02)
-    # A replay costs its 60 µs and a batch: 80 + 1,000 × (1 - 1/50).
-    by_hand = 100 * 1_080e-6 + 10 * 1_060e-6 + 990 * 150e-6
-    assert use.api_cpu_seconds == pytest.approx(by_hand, rel=0.02)
-    by_hand = 100 * 206e-6 + 10 * 201e-6 + 990 * 20e-6
-    assert use.redis_cpu_seconds == pytest.approx(by_hand, rel=0.02)
-    by_hand = 100 * 520e-6 + 10 * 510e-6 + 990 * 4e-6
-    assert use.postgres_cpu_seconds == pytest.approx(by_hand, rel=0.02)
+    assert use.batch_size == pytest.approx(1.1)
+    # An order is 80 µs, a replay 60 µs, a batch 1,000 µs.
+    by_hand = 100 * 80e-6 + 10 * 60e-6 + 100 * 1_000e-6 + 990 * 150e-6
+    assert use.api_cpu_seconds == pytest.approx(by_hand)
+    by_hand = 100 * 6e-6 + 10 * 1e-6 + 100 * 200e-6 + 100 * 10e-3
+    assert use.redis_cpu_seconds == pytest.approx(by_hand)
+    by_hand = 100 * 20e-6 + 10 * 10e-6 + 100 * 500e-6 + 100 * 2e-3
+    assert use.postgres_cpu_seconds == pytest.approx(by_hand)
 
 
 def test_a_sale_for_everybody_has_no_refusals() -> None:
@@ -46,6 +48,16 @@ def test_the_crowd_on_the_same_cores_by_hand() -> None:
     assert presses_per_second_max(COSTS, 2, cores=2, crowd_us=360) == pytest.approx(
         2 / (((140 + 105) / 2 + 360) * 1e-6)
     )
+
+
+def test_a_machine_that_is_short_of_cores_has_small_batches_by_hand() -> None:
+    """The rate and the batch, which follow from each other, both agree with the cores there are."""
+    costs = replace(CALM, flight_seconds=0.01)
+    rate = presses_per_second_max(costs, 1, cores=0.5, crowd_us=624)
+    met = rate * 0.01 / (1 - rate * 80e-6)
+    cpu_us = 80 + 6 + 20 + (1_000 + 200 + 500) / (met + math.exp(-met))
+    assert rate * (cpu_us + 624) * 1e-6 == pytest.approx(0.5)
+    assert 4 < met < 10
 
 
 @UNHURRIED

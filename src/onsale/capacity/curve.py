@@ -43,9 +43,13 @@ class Stretch(NamedTuple):
 
 @dataclass(frozen=True)
 class Curve:
-    """The arrivals of a whole sale, stretch after stretch; time counts from its opening."""
+    """The arrivals of a whole sale, stretch after stretch; time counts from its opening.
+
+    Buyers come by chance, or `evenly`, each at the same distance from the one before.
+    """
 
     stretches: tuple[Stretch, ...]
+    evenly: bool = False
 
     @classmethod
     def of_sale(
@@ -74,7 +78,12 @@ class Curve:
         """As k6 sends them in `flash_sale`."""
         peak = buyers / seconds / _SPIKE_AREA
         ramp, plateau, tail = (share * seconds for share in _SPIKE_SHARES)
-        return cls((Stretch(ramp, 0, peak), Stretch(plateau, peak, peak), Stretch(tail, peak, 0)))
+        stretches = (
+            Stretch(ramp, 0, peak),
+            Stretch(plateau, peak, peak),
+            Stretch(tail, peak, 0),
+        )
+        return cls(stretches, evenly=True)
 
     @property
     def buyers(self) -> float:
