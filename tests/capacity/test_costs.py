@@ -89,6 +89,12 @@ def test_buyers_at_even_distances_meet_nobody_until_they_must() -> None:
 
 @UNHURRIED
 @given(RATES)
+def test_batches_are_larger_where_work_takes_longer(rate: float) -> None:
+    assert KNOWN.batch_size(rate) <= KNOWN.batch_size(rate, slowed=2) + 1e-9
+
+
+@UNHURRIED
+@given(RATES)
 def test_a_process_has_time_for_its_batches(rate: float) -> None:
     size = KNOWN.batch_size(rate)
     if size < ORDER.batch_size:

@@ -120,21 +120,29 @@ class Costs:
     # -- what they say
 
     def batch_size(
-        self, arrivals_per_second: float, *, together: float = 1.0, evenly: bool = False
+        self,
+        arrivals_per_second: float,
+        *,
+        together: float = 1.0,
+        evenly: bool = False,
+        slowed: float = 1.0,
     ) -> float:
         """Orders in a batch of one process where so many buyers arrive, each with some `together`.
 
         A batch is what arrived while the last one was under way, and that takes longer by what the
-        loop has to do for those who arrive meanwhile. Never smaller than the loop has time for, and
-        never larger than was measured under full load: larger ones are cheaper, by a guess.
+        loop has to do for those who arrive meanwhile. Work takes `slowed` times as long as its CPU
+        where others want the same cores. Never smaller than the loop has time for, and never larger
+        than was measured under full load: larger ones are cheaper, by a guess.
         """
         orders_per_second = arrivals_per_second * together
-        idle_share = self._idle_share(orders_per_second)
+        idle_share = self._idle_share(orders_per_second, slowed)
         if self.flight_seconds is None or idle_share <= 0:
             return self.order.batch_size
-        met = arrivals_per_second * self.flight_seconds / idle_share
+        # An order takes two flights, one to the gate and one to the ledger.
+        slower_seconds = (slowed - 1) * self.per_batch.total / 2 * MICRO
+        met = arrivals_per_second * (self.flight_seconds + slower_seconds) / idle_share
         arrived = max(1.0, met) if evenly else batch_of(met)
-        least = orders_per_second * self.per_batch.api * MICRO / idle_share
+        least = orders_per_second * self.per_batch.api * slowed * MICRO / idle_share
         return min(self.order.batch_size, max(arrived * together, least))
 
     def in_batches(self, kind: Kind, batch_size: float) -> Cpu:
@@ -155,10 +163,10 @@ class Costs:
         share = (refusals_per_second - calm.requests_per_second) / span
         return calm.cpu + (busy.cpu - calm.cpu) * min(1.0, max(0.0, share))
 
-    def _idle_share(self, orders_per_second: float) -> float:
+    def _idle_share(self, orders_per_second: float, slowed: float = 1.0) -> float:
         """How much of the loop's time is not for the orders themselves."""
         own_us = self.order.cpu.api - self.per_batch.api / self.order.batch_size
-        return 1 - orders_per_second * max(0.0, own_us) * MICRO
+        return 1 - orders_per_second * max(0.0, own_us) * slowed * MICRO
 
 
 def batch_of(met: float) -> float:

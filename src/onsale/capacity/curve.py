@@ -66,10 +66,10 @@ class Curve:
         if not 1 <= peak_factor < math.inf:
             raise ValueError("the peak factor is at least 1: the peak is no lower than the mean")
         peak_rate = buyers / seconds * peak_factor
-        if peak_rate * peak_seconds >= buyers:
-            return cls((Stretch(buyers / peak_rate, peak_rate, peak_rate),))
+        if peak_seconds >= seconds / peak_factor:
+            return cls((Stretch(seconds / peak_factor, peak_rate, peak_rate),))
         rest_seconds = seconds - peak_seconds
-        rest_rate = (buyers - peak_rate * peak_seconds) / rest_seconds
+        rest_rate = max(0.0, buyers - peak_rate * peak_seconds) / rest_seconds
         wall = Stretch(peak_seconds, peak_rate, peak_rate)
         return cls((wall, Stretch(rest_seconds, rest_rate, rest_rate)))
 

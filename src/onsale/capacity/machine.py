@@ -9,6 +9,8 @@ from onsale.capacity.costs import MICRO, Costs, Cpu
 from onsale.capacity.model import OnSale
 
 _HALVINGS = 60
+# On a machine that is full, whoever wants a core shares it with the crowd.
+_SLOWED = 2.0
 # More than any Python answers.
 _PER_SECOND_MAX = 1e6
 
@@ -49,12 +51,12 @@ def presses_per_second_max(
     """Winners' presses that a machine answers in a second when more come than it can do.
 
     The crowd needs `crowd_us` of CPU for each press, of the same cores. Batches are as large as
-    that rate makes them: while the machine is short of CPU, a process need not be.
+    that rate makes them, for the service need not be at its limit when the machine is.
     """
     low, high = 0.0, _PER_SECOND_MAX
     for _ in range(_HALVINGS):
         rate = (low + high) / 2
-        batch_size = costs.batch_size(rate / presses / workers, together=presses)
+        batch_size = costs.batch_size(rate / presses / workers, together=presses, slowed=_SLOWED)
         cpu = _press(costs, presses, batch_size)
         api_cores, all_cores = rate * cpu.api * MICRO, rate * (cpu.total + crowd_us) * MICRO
         low, high = (rate, high) if api_cores <= workers and all_cores <= cores else (low, rate)
