@@ -47,7 +47,9 @@ class Server:
     is noticed before the first order is decided there.
     """
 
-    def __init__(self, where: dict[str, Any], settings: Settings) -> None:
+    def __init__(
+        self, where: dict[str, Any], settings: Settings, *, in_cluster: bool = False
+    ) -> None:
         defaults: dict[str, Any] = {
             "max_connections": settings.redis_connections_max,
             "timeout": settings.redis_timeout_seconds,
@@ -59,7 +61,7 @@ class Server:
             **{**defaults, **where}, redis_connect_func=self._on_connect
         )
         self.redis = Redis(connection_pool=self._pool)
-        self.scripts = Scripts(self.redis)
+        self.scripts = Scripts(self.redis, in_cluster=in_cluster)
         self.run_id: str | None = None
         self._breaker = Breaker("redis", settings.redis_rest_seconds)
 
@@ -237,7 +239,7 @@ class Cluster:
             await server.close()
 
     def _open(self, address: Address) -> Server:
-        return Server({**self._where, **address._asdict()}, self._settings)
+        return Server({**self._where, **address._asdict()}, self._settings, in_cluster=True)
 
     async def _share_reading(self) -> None:
         """Read who owns what; many who need it at once share one reading, and its failure."""

@@ -9,6 +9,7 @@ import asyncio
 import struct
 from collections.abc import AsyncIterator, Hashable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from itertools import chain
 from time import perf_counter
 from typing import Any, NamedTuple, Self
 
@@ -82,7 +83,7 @@ class _Question(NamedTuple):
 
     keys: tuple[str, ...]
     epoch: str
-    args: Iterable[Any]
+    args: Sequence[Any]
 
 
 class Gate:
@@ -161,7 +162,7 @@ class Gate:
         questions = []
         for event_id, epoch in events:
             keys = event_keys(event_id)
-            questions.append(_Question((keys.sale, keys.avail, keys.seen), epoch, ()))
+            questions.append(_Question((keys.sale, keys.avail, keys.seen), epoch, [epoch]))
         replies = await self._run_all(ScriptName.AVAILABILITY, questions)
         return [
             reply if isinstance(reply, GateUnavailable) else _availability(reply)
@@ -312,7 +313,7 @@ class Gate:
     async def _run(
         self, name: ScriptName, keys: tuple[str, ...], epoch: str, args: Iterable[Any]
     ) -> list[Any]:
-        (reply,) = await self._run_all(name, [_Question(keys, epoch, args)])
+        (reply,) = await self._run_all(name, [_Question(keys, epoch, [epoch, *args])])
         if isinstance(reply, GateUnavailable):
             raise reply
         return reply
@@ -347,7 +348,7 @@ class Gate:
         questions: Sequence[_Question],
         deadline: float | None,
     ) -> list[list[Any] | GateUnavailable]:
-        calls = [(keys, (epoch, *args)) for keys, epoch, args in questions]
+        calls = [(question.keys, question.args) for question in questions]
         started = perf_counter()
         try:
             with server.watched():
@@ -429,7 +430,7 @@ def _question_of(batch: EventBatch) -> _Question:
     return _Question(
         (keys.sale, keys.avail, keys.orders, keys.buyers, keys.seen),
         batch.epoch,
-        [part for order in batch.orders for part in order],
+        [1 + 2 * len(batch.orders), batch.epoch, *chain.from_iterable(batch.orders)],
     )
 
 

@@ -211,6 +211,8 @@ class Placing:
                 asked.append((sale, orders))
                 questions.append(_question(event_id, epoch, orders))
         answers = await self._gate.admit_all(questions)
+        if any(isinstance(answer, Admission) for answer in answers):
+            _tell_mode("redis")
         for (sale, orders), question, answer in zip(asked, questions, answers, strict=True):
             if isinstance(answer, GateLost):
                 log.warning("gate lost", event_id=sale.event.id, epoch=question.epoch)
@@ -245,7 +247,6 @@ class Placing:
         if isinstance(answer, GateUnavailable):
             self._admit_without_gate(orders)
             return
-        _tell_mode("redis")
         if sale.event.gate_epoch == epoch:
             sale.see_batch(answer)
         refused = []
