@@ -3,7 +3,7 @@
 The YAML is committed, and a test holds it against this file.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -207,21 +207,22 @@ def records(name: str, found: list[Record], interval: str = "") -> Group:
     return {"name": name} | spacing | {"rules": [record.as_rule() for record in found]}
 
 
+def alerts(name: str, found: Iterable[Alert]) -> Group:
+    """A group of alerting rules."""
+    return {"name": name, "rules": [alert_rule(alert) for alert in found]}
+
+
 def files() -> dict[str, list[Group]]:
     """The groups of each file by its name."""
     return {
-        "recording.yml": [
-            records("onsale-red", RED),
-            records("onsale-stages", STAGES),
+        "recording.yml": [records("onsale-red", RED), records("onsale-stages", STAGES)],
+        "alerts.yml": [alerts(name, found) for name, found in GROUPS.items()],
+        "objectives.yml": [
             # The interval is the minute of `increase1m`: each event is in one of them.
             records("onsale-slo", slo_records(), "1m"),
             records("onsale-budget", budget_records(), "5m"),
+            alerts("onsale-budget-burn", budget_alerts()),
         ],
-        "alerts.yml": [
-            {"name": name, "rules": [alert_rule(alert) for alert in alerts]}
-            for name, alerts in GROUPS.items()
-        ]
-        + [{"name": "onsale-budgets", "rules": [alert_rule(a) for a in budget_alerts()]}],
     }
 
 

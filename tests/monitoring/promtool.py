@@ -59,12 +59,17 @@ def case(series: Series, moments: list[Moment], sample_interval: str) -> dict[st
 
 
 def complaints(
-    folder: Path, tests: list[dict[str, Any]], *, evaluation_interval: str, rules: Path = RULES
+    folder: Path,
+    tests: list[dict[str, Any]],
+    *,
+    evaluation_interval: str,
+    rules: Path = RULES,
+    files: str = "*.yml",
 ) -> str:
     """What promtool has against it; empty when every moment was as expected."""
     path = folder / "test.yml"
     document = {
-        "rule_files": [str(file) for file in sorted(rules.glob("*.yml"))],
+        "rule_files": [str(file) for file in sorted(rules.glob(files))],
         "evaluation_interval": evaluation_interval,
         "tests": tests,
     }
