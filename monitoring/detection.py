@@ -26,7 +26,7 @@ from rich.table import Table
 from onsale.demo.client import ServiceClient
 from onsale.demo.stack import Stack
 from onsale.http.auth import make_token
-from onsale.monitoring import MonitoringStack, Service
+from onsale.monitoring import MonitoringStack
 
 DETECTION_SECONDS_MAX = 30.0
 _SETTLE_SECONDS_MAX = 60.0
@@ -81,15 +81,11 @@ KILLS = (
 @contextmanager
 def monitored(folder: Path) -> Iterator[tuple[Stack, MonitoringStack]]:
     """A service with two API processes, and everything that watches it."""
-    with Stack(folder / "service", secrets.token_hex(32), workers=_API_PROCESSES) as stack:
-        service = Service(
-            api=[f"127.0.0.1:{stack.metrics_port + n}" for n in range(_API_PROCESSES)],
-            workers=[f"127.0.0.1:{stack.worker_metrics_port}"],
-            database_url=stack.database_url,
-            redis_url=stack.redis_url,
-        )
-        with MonitoringStack(folder / "monitoring", service) as monitoring:
-            yield stack, monitoring
+    with (
+        Stack(folder / "service", secrets.token_hex(32), workers=_API_PROCESSES) as stack,
+        MonitoringStack(folder / "monitoring", stack.service) as monitoring,
+    ):
+        yield stack, monitoring
 
 
 @asynccontextmanager
