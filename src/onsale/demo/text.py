@@ -87,8 +87,12 @@ def _print_end(console: Console, verdict: Verdict) -> None:
         console.print(f"  {fault}", style="red", highlight=False)
     if verdict.load.dropped_iterations:
         console.print(
-            f"k6 had no virtual buyer free for {verdict.load.dropped_iterations:,} arrivals:"
-            " the load generator was the limit.",
+            f"k6 had no virtual buyer free for {verdict.load.dropped_iterations:,} arrivals.",
+            style="yellow",
+        )
+    if verdict.load.generator_limit:
+        console.print(
+            f"The load generator was the limit, not the service: {verdict.load.generator_limit}.",
             style="yellow",
         )
     if verdict.load.report is not None:
