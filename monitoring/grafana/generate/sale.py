@@ -53,11 +53,11 @@ TODAY = Row(
         ),
         stat(
             "Revenue",
-            "Of confirmed tickets, in the currency's minor units (cents), since the processes"
-            " began.",
+            "Of tickets confirmed in the time that is shown, in the currency's minor units"
+            " (cents).",
             "none",
             NEUTRAL,
-            f"sum(onsale_revenue_minor_units_total{{{EVENT}}})",
+            f"sum(increase(onsale_revenue_minor_units_total{{{EVENT}}}{RANGE}))",
         ),
         stat(
             "Winners who kept their tickets",

@@ -86,6 +86,7 @@ class Verdict:
                 "cpu_seconds": round(self.load.run.generator.cpu_seconds, 2),
                 "wait_seconds": round(self.load.run.generator.wait_seconds, 2),
                 "peak_cpus": round(self.load.run.generator.peak_cpus, 2),
+                "strain": self.load.run.generator.strain,
                 "limit": self.load.generator_limit,
             },
             "audit": {

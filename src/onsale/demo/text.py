@@ -90,10 +90,14 @@ def _print_end(console: Console, verdict: Verdict) -> None:
             f"k6 had no virtual buyer free for {verdict.load.dropped_iterations:,} arrivals.",
             style="yellow",
         )
-    if verdict.load.generator_limit:
+    strain, limit = verdict.load.run.generator.strain, verdict.load.generator_limit
+    if limit:
         console.print(
-            f"The load generator was the limit, not the service: {verdict.load.generator_limit}.",
-            style="yellow",
+            f"The load generator was the limit, not the service: {limit}.", style="yellow"
+        )
+    elif strain:
+        console.print(
+            f"k6 was short of CPU, and the latencies contain that: {strain}.", style="yellow"
         )
     if verdict.load.report is not None:
         console.print(f"k6 report: {verdict.load.report}", highlight=False, soft_wrap=True)

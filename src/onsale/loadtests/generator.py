@@ -1,4 +1,4 @@
-"""What the load generator itself used, and whether it was the limit.
+"""What the load generator itself used, and whether it was short of it.
 
 k6 shares the machine with what it measures. Two figures tell whether it could keep up: how much of
 the CPU it used, and how long its threads could have run but had no core (the kernel's run delay).
@@ -13,7 +13,8 @@ _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 _NANOSECONDS = 1e-9
 # Of all CPU there is: above, arrivals come late.
 _BUSY_SHARE_MAX = 0.8
-# Of the time in which its threads had something to do: above, they waited twice as long as they ran.
+# Of the time in which its threads had something to do: above, they waited twice as long as
+# they ran.
 _WAIT_SHARE_MAX = 2 / 3
 # A moment is no finding: shorter waits than this, in all, are the start.
 _WAIT_SECONDS_MIN = 1.0
@@ -42,8 +43,12 @@ class GeneratorUse:
         return self.wait_seconds / max(self.wait_seconds + self.cpu_seconds, 1e-9)
 
     @property
-    def limit(self) -> str | None:
-        """Why the generator was the limit, or `None` where it was not."""
+    def strain(self) -> str | None:
+        """How it was short of CPU, or `None` where it was not.
+
+        Then what clients saw contains the generator's own waiting. The generator was the limit if
+        it also sent less than it was to send.
+        """
         if self.wait_share > _WAIT_SHARE_MAX and self.wait_seconds > _WAIT_SECONDS_MIN:
             return (
                 f"its threads waited for a core {self.wait_share:.0%} of the time in which they"
@@ -54,22 +59,33 @@ class GeneratorUse:
         return None
 
 
+def cpus(pid: int) -> int:
+    """The cores that a process may run on."""
+    return len(os.sched_getaffinity(pid)) if hasattr(os, "sched_getaffinity") else 1
+
+
 class Watch:
     """Follows one process. Where there is no `/proc`, it sees nothing."""
 
     def __init__(self, pid: int) -> None:
         self._folder = Path("/proc") / str(pid)
-        self._last, self._last_at = Use(), 0.0
+        self._before, self._last, self._last_at = Use(), Use(), 0.0
         self._peak_cpus = 0.0
-        self.cpus = len(os.sched_getaffinity(pid)) if hasattr(os, "sched_getaffinity") else 1
+        self.cpus = cpus(pid)
 
-    def look(self, at_seconds: float) -> Use:
-        """What it used so far; the last that was seen when it has ended. `at_seconds` grows."""
+    def look(self, at_seconds: float, *, working: bool = True) -> Use:
+        """What it used so far; the last that was seen when it has ended. `at_seconds` grows.
+
+        While it is not `working` yet it makes its virtual users, as fast as it can: that says
+        nothing of how it keeps up.
+        """
         try:
             now = Use(_cpu_seconds(self._folder), _wait_seconds(self._folder))
         except (OSError, ValueError, IndexError):
             return self._last
-        if self._last_at:
+        if not working:
+            self._before = now
+        elif self._last_at:
             passed = at_seconds - self._last_at
             rate = (now.cpu_seconds - self._last.cpu_seconds) / max(passed, 0.1)
             self._peak_cpus = max(self._peak_cpus, rate)
@@ -77,9 +93,12 @@ class Watch:
         return now
 
     def result(self) -> GeneratorUse:
-        """All of it."""
+        """What it used while it was working."""
         return GeneratorUse(
-            self.cpus, self._last.cpu_seconds, self._last.wait_seconds, self._peak_cpus
+            self.cpus,
+            self._last.cpu_seconds - self._before.cpu_seconds,
+            self._last.wait_seconds - self._before.wait_seconds,
+            self._peak_cpus,
         )
 
 

@@ -18,7 +18,7 @@ import httpx
 
 from onsale.embedded import EmbeddedError, find_k6, free_port, spawn_child, stop_child
 from onsale.loadtests.errors import LoadTestError
-from onsale.loadtests.generator import Watch
+from onsale.loadtests.generator import Watch, cpus
 from onsale.loadtests.remote_write import RemoteWriter
 from onsale.loadtests.scenarios import Scenario, scripts_dir
 from onsale.loadtests.summary import (
@@ -99,7 +99,7 @@ def run_k6(
             labels = {"testid": settings["RUN_ID"]}
             writer = exits.enter_context(RemoteWriter(prometheus_url, labels))
             # Before k6 starts: one that takes no samples is found out now.
-            writer.write({"k6_process_cpus": 0.0}, time.time())
+            writer.write({"k6_process_cpus": cpus(os.getpid())}, time.time())
             settings |= _remote_write(writer.write_url)
         run = exits.enter_context(_K6Run(scenario, settings | dict(env or {}), files, writer))
         began_at = time.time()
@@ -115,7 +115,7 @@ def run_k6(
         report=files.report,
         k6_exit_code=exit_code,
         k6_cpu_seconds=cpu_seconds,
-        run=Run(settings["RUN_ID"], began_at, ended_at, run.generator.result()),
+        run=Run(settings["RUN_ID"], buyers, began_at, ended_at, run.generator.result()),
     )
 
 
@@ -192,13 +192,13 @@ class _K6Run:
             try:
                 return self._process.wait(PROGRESS_INTERVAL_SECONDS)
             except subprocess.TimeoutExpired:
-                self._watch_generator()
                 last = self._look(time.monotonic() - started, last)
+                self._watch_generator(working=last.buyers > 0)
                 on_progress(last)
 
-    def _watch_generator(self) -> None:
+    def _watch_generator(self, *, working: bool) -> None:
         at_seconds = time.time()
-        use = self.generator.look(at_seconds)
+        use = self.generator.look(at_seconds, working=working)
         if self._writer is not None:
             # What Prometheus misses of a run is no reason to break it off.
             with suppress(LoadTestError):

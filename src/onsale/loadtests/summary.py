@@ -19,9 +19,10 @@ Metrics = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Run:
-    """When a run was, in Unix time, under which `testid`, and what k6 itself used for it."""
+    """When a run was, in Unix time, under which `testid`; who were to come, what k6 itself used."""
 
     testid: str
+    buyers: int
     began_at: float
     ended_at: float
     generator: GeneratorUse
@@ -58,8 +59,12 @@ class LoadResult:
 
     @property
     def generator_limit(self) -> str | None:
-        """Why the generator was the limit and not the service, or `None` where it was not."""
-        return self.run.generator.limit
+        """Why the generator was the limit and not the service, or `None` where it was not.
+
+        Not everybody who was to come did, and k6 was short of CPU. Where it was not, its virtual
+        users all waited for the service.
+        """
+        return self.run.generator.strain if self.iterations < self.run.buyers else None
 
 
 def read_result(
