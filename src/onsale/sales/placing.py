@@ -150,6 +150,9 @@ class Placing:
     async def _earlier_of_this_body(self, sale: Sale, request: OrderRequest) -> Placed | None:
         """The gate may hold what was asked by mistake, and the ledger what was ordered before."""
         earlier = await self._ledger.get(OrderKey(request.event_id, request.order_id))
+        if earlier is not None and earlier.status is OrderStatus.ABANDONED:
+            # A twin of another body passes there as well, on its way to the next id.
+            return None
         if earlier is None or earlier.fingerprint != request.fingerprint:
             raise IdempotencyKeyReused
         return await self._placed(sale, request, Placement(earlier, new=False))
@@ -203,7 +206,6 @@ class Placing:
                 self._pass_on(pending, self._ledger_only_stage)
             return
         _tell_mode("redis")
-        sale.see_batch(admission)
         answers = zip(batch, admission.outcomes, admission.strangers, strict=True)
         for pending, outcome, stranger in answers:
             if outcome is Outcome.ADMITTED or outcome is Outcome.SEEN:
@@ -215,7 +217,7 @@ class Placing:
         epoch = sale.event.gate_epoch
         if epoch is not None:
             try:
-                return await self._gate.admit(sale.event.id, epoch, orders)
+                return await self._admit_under(sale, epoch, orders)
             except GateLost:
                 log.warning("gate lost", event_id=sale.event.id, epoch=epoch)
         # Loaded anew since this process last read the event, perhaps.
@@ -224,7 +226,15 @@ class Placing:
             if sale.event.gate_retired:
                 return Admission([Outcome.CLOSED] * len(orders), [False] * len(orders), 0, {})
             raise GateLost
-        return await self._gate.admit(sale.event.id, sale.event.gate_epoch, orders)
+        return await self._admit_under(sale, sale.event.gate_epoch, orders)
+
+    async def _admit_under(
+        self, sale: Sale, epoch: str, orders: list[tuple[bytes, bytes]]
+    ) -> Admission:
+        admission = await self._gate.admit(sale.event.id, epoch, orders)
+        if sale.event.gate_epoch == epoch:
+            sale.see_batch(admission)
+        return admission
 
     @staticmethod
     def _pass_on(pending: PendingOrder, stage: "GroupCommit[OrderRequest, Verdict]") -> None:
