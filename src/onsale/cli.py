@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -541,6 +542,7 @@ def _write_page(verdict: "Verdict", prometheus_url: str, path: Path) -> Path:
 @contextlib.contextmanager
 def _monitoring(stack: "Stack", folder: Path, console: Console) -> "Iterator[MonitoringStack]":
     from onsale.monitoring import MonitoringStack, Service
+    from onsale.report import Prometheus, await_scrape
 
     first = stack.metrics_port
     service = Service(
@@ -556,6 +558,10 @@ def _monitoring(stack: "Stack", folder: Path, console: Console) -> "Iterator[Mon
         scrape_seconds=1,
         tell=lambda line: console.print(f"  {line}", style="dim"),
     ) as monitoring:
+        with Prometheus(monitoring.prometheus.url) as prometheus:
+            # It looks for its targets five seconds after its start, and the sale shall be seen
+            # from its beginning.
+            await_scrape(prometheus, time.time())
         yield monitoring
 
 

@@ -42,8 +42,8 @@ ANNOTATIONS: tuple[Builder[dashboard.AnnotationQuery], ...] = (
     PrometheusAnnotation(
         "Deployments",
         "purple",
-        'changes(process_start_time_seconds{job=~"onsale-.+"}[1m]) > 0'
-        ' or time() - process_start_time_seconds{job=~"onsale-.+"} < 5',
+        # The first seconds of a process; it is scraped from some point in them on.
+        'time() - process_start_time_seconds{job=~"onsale-.+"} < 15',
         "{{instance}} started",
         "{{job}}",
     ),

@@ -52,7 +52,7 @@ TODAY = Row(
             f"sum({stock('onsale_stock_sold')}) / sum({stock('onsale_stock_capacity')})",
         ),
         stat(
-            "Revenue",
+            "Revenue so far",
             "Of tickets confirmed in the time that is shown, in the currency's minor units"
             " (cents).",
             "none",

@@ -21,13 +21,14 @@ from monitoring.grafana.generate.queries import (
     rate,
     share,
 )
+from monitoring.prometheus.objectives import BURN_WINDOWS, OBJECTIVES, WINDOW_DAYS
 
-# The objectives, of 30 days: docs/slo.md says why.
-AVAILABILITY = 0.9995
-FAST_ENOUGH = 0.99
-# Burning this many times faster than 30 days allow spends 2 % of the budget in an hour.
-PAGE_FACTOR = 14.4
-WARNING_FACTOR = 3
+OBJECTIVE = {objective.name: objective.ratio for objective in OBJECTIVES}
+AVAILABILITY, FAST_ENOUGH = OBJECTIVE["availability"], OBJECTIVE["latency"]
+PURCHASE = OBJECTIVE["purchase"]
+FACTORS = [window.factor for window in BURN_WINDOWS]
+# At the first somebody is told, at the second woken.
+WARNING_FACTOR, PAGE_FACTOR = min(FACTORS), max(FACTORS)
 
 
 def within(seconds: str, window: str) -> str:
@@ -72,7 +73,7 @@ ATTAINMENT = Row(
             "Purchases that went well",
             "Admitted orders that were held, confirmed or properly refused. Good: 99.5 % and more.",
             "percentunit",
-            below(0.99, 0.995),
+            below(0.99, PURCHASE),
             "1 - "
             + share(
                 f'sum(rate(onsale_orders_total{{{PROCESS},outcome="error"}}{RANGE}))',
@@ -162,7 +163,6 @@ BURN = Row(
             "none",
             above(WARNING_FACTOR, PAGE_FACTOR),
             tuple(Query(burn(f"[{window}]"), window) for window in ("5m", "1h", "6h")),
-            width=12,
         ),
         Panel(
             "Latency burn rate",
@@ -170,7 +170,14 @@ BURN = Row(
             "none",
             above(WARNING_FACTOR, PAGE_FACTOR),
             tuple(Query(slow_burn(f"[{window}]"), window) for window in ("5m", "1h", "6h")),
-            width=12,
+        ),
+        Panel(
+            f"Budget left of {WINDOW_DAYS} days",
+            "By objective, recorded every five minutes. Good: more than half; at 0 no more risks"
+            " are taken until it has grown again.",
+            "percentunit",
+            below(0, 0.5),
+            (Query("max by (slo)(onsale:slo_budget_left:ratio)", "{{slo}}"),),
         ),
     ),
 )

@@ -34,6 +34,8 @@ _DEFAULTS = {
     # Several API processes with pools of 10, the workers, and tests that race.
     "max_connections": "200",
     "shared_buffers": "128MB",
+    # Two looks at the clock a sync, so that a slow disk is seen where it is.
+    "track_wal_io_timing": "on",
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
