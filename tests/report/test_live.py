@@ -24,13 +24,18 @@ from onsale.monitoring import MonitoringStack, Service
 from onsale.report import Prometheus, Run, await_scrape, find_run, write_report
 from onsale.report.dashboards import Dashboard, Panel, Query, read_dashboards
 from onsale.report.plots import draw
+from tests.monitoring.promtool import Moment, Series, case, complaints
 from tests.monitoring.test_dashboards import TEXTS, filled_in, label_values
 
 pytestmark = pytest.mark.skipif(shutil.which("prometheus") is None, reason="no prometheus on PATH")
 
-# What is rightly empty in a run of seconds; `tests/monitoring/test_rules.py` shows the series that
-# it asks for by playing an hour to the shipped rules.
+# What is rightly empty in a run of seconds, and what has to be there for it to be shown.
 EMPTY_IN_CALM = {"Budget left of 30 days"}
+# Recorded every five minutes.
+TEN_MINUTES: Series = {
+    'onsale_http_requests_total{route="/v1/events",status="200"}': "0+60x60",
+    'onsale_http_requests_total{route="/v1/events",status="503"}': "0+0x60",
+}
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,16 @@ def test_every_query_of_every_panel_is_answered(watched: Watched, name: str) -> 
             assert set(re.findall(r"\{\{(\w+)\}\}", legend)) <= labels.keys(), title
 
 
+@pytest.mark.parametrize(("series", "shown"), [(TEN_MINUTES, 1.0), ({}, None)])
+def test_what_is_empty_in_calm_is_shown_when_it_has_to_be(
+    tmp_path: Path, series: Series, shown: float | None
+) -> None:
+    (panel,) = read_dashboards()["service"].row(*EMPTY_IN_CALM).panels
+    expected = {} if shown is None else {'{slo="availability"}': shown}
+    moment = Moment("10m", panel.queries[0].expression, expected)
+    assert complaints(tmp_path, [case(series, [moment], "20s")], evaluation_interval="1m") == ""
+
+
 def test_what_nothing_reports_is_seen_to_be_empty(watched: Watched) -> None:
     # The guard's own test.
     assert answers(watched, Query('onsale_http_requests_total{status="teapot"}', "")) == []
@@ -138,9 +153,7 @@ def test_every_annotation_marks_something(watched: Watched) -> None:
     listed = json.loads(TEXTS["flash-sale"])["annotations"]["list"]
     marks = {each["name"]: answers(watched, Query(filled_in(each["expr"]), "")) for each in listed}
     assert {line["phase"] for line in marks["Phases of the load test"]} == {"steady"}
-    # Started before the run, and calm during it.
-    assert marks["Deployments"] == []
-    assert {line["alertname"] for line in marks["Alerts"]} == set()
+    assert marks["Alerts"] == []  # nothing is wrong
     (deployments,) = (each for each in listed if each["name"] == "Deployments")
     at = watched.prometheus.samples(
         'process_start_time_seconds{job="onsale-api"}', watched.run.end, 60
