@@ -25,7 +25,7 @@ LOAD = LoadResult(
     summary=Path("summary.json"),
     k6_cpu_seconds=0.1,
     k6_exit_code=0,
-    run=Run("r", 100, 0.0, 1.0, GeneratorUse(2, 0.1, 0.0, 0.2)),
+    run=Run("r", 100, 0.0, 1.0, GeneratorUse(2, 0.1, 0.0, 0.2, 0.5)),
 )
 
 

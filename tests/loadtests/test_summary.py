@@ -20,7 +20,7 @@ def test_an_unusable_summary_is_an_error_of_one_line(tmp_path: Path, text: str |
             report=tmp_path / "r.html",
             k6_exit_code=0,
             k6_cpu_seconds=0.0,
-            run=Run("r", 100, 0.0, 1.0, GeneratorUse(2, 0.0, 0.0, 0.0)),
+            run=Run("r", 100, 0.0, 1.0, GeneratorUse(2, 0.0, 0.0, 0.0, 1.0)),
         )
 
     assert str(summary) in str(raised.value)

@@ -368,14 +368,19 @@ POOL = Row(
 POSTGRES = Row(
     "8 and 9 Postgres",
     (
-        line(
+        Panel(
             "Postgres: what working sessions wait for",
             "Sessions at work, by what they wait for at the moment of the scrape (CPU: nothing)."
             " Good: few, and none with Lock.",
             "none",
             above(10, 50),
-            ('sum by (wait_type)(postgres_sessions_count{state="active"})', "{{wait_type}}"),
-            (f"0 * {or_zero(ACTIVE)}", "none"),
+            (
+                Query(
+                    'sum by (wait_type)(postgres_sessions_count{state="active"})', "{{wait_type}}"
+                ),
+                Query(f"0 * {or_zero(ACTIVE)}", "none"),
+            ),
+            stacked=True,
         ),
         line(
             "Postgres: locks",

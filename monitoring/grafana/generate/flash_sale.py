@@ -16,6 +16,7 @@ from monitoring.grafana.generate.queries import (
     EVENT,
     LATENCY,
     PLACE,
+    PLACE_AT_SERVER,
     PROCESS,
     RUN,
     client_quantile,
@@ -95,7 +96,7 @@ AT_A_GLANCE = Row(
             " Good: under 500 ms.",
             "s",
             above(0.5, 1),
-            quantile(0.99, LATENCY, BUYERS),
+            quantile(0.99, LATENCY, PLACE_AT_SERVER),
             width=3,
         ),
         stat(
@@ -158,7 +159,7 @@ CLIENT_AND_SERVER = Row(
             above(0.5, 1),
             (
                 Query(client_quantile(0.99, CLIENT_LATENCY, PLACE), "client p99"),
-                Query(quantile(0.99, LATENCY, BUYERS), "server p99"),
+                Query(quantile(0.99, LATENCY, PLACE_AT_SERVER), "server p99"),
                 Query(quantile(0.99, "onsale_event_loop_lag_seconds", API), "loop lag p99"),
             ),
             width=6,

@@ -15,6 +15,8 @@ BUYERS = f'{PROCESS},route=~"/v1/.+",route!~".+/stream"'
 # One run of k6.
 RUN = 'testid=~"$testid"'
 PLACE = f'{RUN},name="POST /v1/events/{{event_id}}/orders"'
+# The same requests as each side counts them: those that place an order.
+PLACE_AT_SERVER = f'{PROCESS},method="POST",route="/v1/events/{{event_id}}/orders"'
 
 LATENCY = "onsale_http_request_duration_seconds"
 

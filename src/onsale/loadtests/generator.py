@@ -3,6 +3,7 @@
 k6 shares the machine with what it measures. Two figures tell whether it could keep up: how much of
 the CPU it used, and how long its threads could have run but had no core (the kernel's run delay).
 The second also sees what the first does not: a k6 that is pinned, niced, or throttled by a cgroup.
+It is long as well where the service takes all there is; what the host had left tells the two apart.
 """
 
 import os
@@ -16,26 +17,36 @@ _BUSY_SHARE_MAX = 0.8
 # Of the time in which its threads had something to do: above, they waited twice as long as
 # they ran.
 _WAIT_SHARE_MAX = 2 / 3
+# Of all cores: less, and k6 waited because the machine was full, for whatever reason.
+_IDLE_SHARE_MIN = 0.2
 # A moment is no finding: shorter waits than this, in all, are the start.
 _WAIT_SECONDS_MIN = 1.0
 
 
 @dataclass(frozen=True)
 class Use:
-    """What a process used since its start, in seconds of CPU and of waiting for one."""
+    """What a process used since its start, in seconds of CPU and of waiting for one.
+
+    `idle_seconds` is what all cores of the host had left since its boot.
+    """
 
     cpu_seconds: float = 0.0
     wait_seconds: float = 0.0
+    idle_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class GeneratorUse:
-    """What k6 used over a run, on `cpus` cores; `peak_cpus` in its busiest half second."""
+    """What k6 used over a run, on `cpus` cores; `peak_cpus` in its busiest half second.
+
+    `idle_share` is what the host had left of all its cores meanwhile.
+    """
 
     cpus: int
     cpu_seconds: float
     wait_seconds: float
     peak_cpus: float
+    idle_share: float
 
     @property
     def wait_share(self) -> float:
@@ -44,19 +55,27 @@ class GeneratorUse:
 
     @property
     def strain(self) -> str | None:
-        """How it was short of CPU, or `None` where it was not.
-
-        Then what clients saw contains the generator's own waiting. The generator was the limit if
-        it also sent less than it was to send.
-        """
+        """How it was short of CPU, or `None`: what clients saw contains its own waiting then."""
         if self.wait_share > _WAIT_SHARE_MAX and self.wait_seconds > _WAIT_SECONDS_MIN:
             return (
                 f"its threads waited for a core {self.wait_share:.0%} of the time in which they"
                 " could have run"
             )
-        if self.peak_cpus > _BUSY_SHARE_MAX * self.cpus:
-            return f"it used {self.peak_cpus:.1f} of {self.cpus} cores at its peak"
-        return None
+        return self._busy
+
+    @property
+    def limit(self) -> str | None:
+        """Why it was the limit, if it sent less than it was to send; `None` if that was not it.
+
+        It took all the CPU that there was, or was not let to what there was.
+        """
+        return self._busy or (self.strain if self.idle_share > _IDLE_SHARE_MIN else None)
+
+    @property
+    def _busy(self) -> str | None:
+        if self.peak_cpus <= _BUSY_SHARE_MAX * self.cpus:
+            return None
+        return f"it used {self.peak_cpus:.1f} of {self.cpus} cores at its peak"
 
 
 def cpus(pid: int) -> int:
@@ -70,7 +89,7 @@ class Watch:
     def __init__(self, pid: int) -> None:
         self._folder = Path("/proc") / str(pid)
         self._before, self._last, self._last_at = Use(), Use(), 0.0
-        self._peak_cpus = 0.0
+        self._began_at = self._peak_cpus = 0.0
         self.cpus = cpus(pid)
 
     def look(self, at_seconds: float, *, working: bool = True) -> Use:
@@ -80,11 +99,11 @@ class Watch:
         nothing of how it keeps up.
         """
         try:
-            now = Use(_cpu_seconds(self._folder), _wait_seconds(self._folder))
+            now = Use(_cpu_seconds(self._folder), _wait_seconds(self._folder), _idle_seconds())
         except (OSError, ValueError, IndexError):
             return self._last
         if not working:
-            self._before = now
+            self._before, self._began_at = now, at_seconds
         elif self._last_at:
             passed = at_seconds - self._last_at
             rate = (now.cpu_seconds - self._last.cpu_seconds) / max(passed, 0.1)
@@ -99,13 +118,25 @@ class Watch:
             self._last.cpu_seconds - self._before.cpu_seconds,
             self._last.wait_seconds - self._before.wait_seconds,
             self._peak_cpus,
+            (self._last.idle_seconds - self._before.idle_seconds) / self._host_seconds,
         )
+
+    @property
+    def _host_seconds(self) -> float:
+        """The time of all cores of the host while k6 was working."""
+        return max(self._last_at - self._began_at, 1.0) * (os.cpu_count() or 1)
 
 
 def _cpu_seconds(folder: Path) -> float:
     """User and system time: fields 14 and 15 of `proc(5)`'s stat, counted behind the name."""
     fields = (folder / "stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_A_SECOND
+
+
+def _idle_seconds() -> float:
+    """Idle, and waiting for a disk: the fourth and fifth figure of the first line of stat."""
+    fields = Path("/proc/stat").read_text().split(maxsplit=6)
+    return (int(fields[4]) + int(fields[5])) / _TICKS_A_SECOND
 
 
 def _wait_seconds(folder: Path) -> float:

@@ -61,10 +61,10 @@ class LoadResult:
     def generator_limit(self) -> str | None:
         """Why the generator was the limit and not the service, or `None` where it was not.
 
-        Not everybody who was to come did, and k6 was short of CPU. Where it was not, its virtual
+        Not everybody who was to come did, and k6 had not the CPU for it. Where it had, its virtual
         users all waited for the service.
         """
-        return self.run.generator.strain if self.iterations < self.run.buyers else None
+        return self.run.generator.limit if self.iterations < self.run.buyers else None
 
 
 def read_result(

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from onsale.report import units
 from onsale.report.dashboards import Panel
@@ -303,10 +304,12 @@ def _path(row: Sequence[float | None], place: Place) -> str:
 
 def _area(row: Sequence[float | None], below: Sequence[float | None] | None, place: Place) -> str:
     """What lies between a line and the one below it, or the axis."""
-    indexes = [index for index, value in enumerate(row) if value is not None]
-    if not indexes:
-        return ""
     floor = below or [0.0] * len(row)
-    there = [place(index, row[index] or 0.0) for index in indexes]
-    back = [place(index, floor[index] or 0.0) for index in reversed(indexes)]
-    return "M" + " L".join([*there, *back]) + "Z"
+    areas = []
+    for is_there, group in groupby(range(len(row)), lambda index: row[index] is not None):
+        indexes = list(group)
+        if is_there:
+            there = [place(index, row[index] or 0.0) for index in indexes]
+            back = [place(index, floor[index] or 0.0) for index in reversed(indexes)]
+            areas.append("M" + " L".join([*there, *back]) + "Z")
+    return " ".join(areas)

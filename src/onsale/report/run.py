@@ -194,5 +194,16 @@ def _generator(prometheus: Prometheus, window: _Window) -> GeneratorUse | None:
         for before, after in zip(cpu, cpu[2:], strict=False)
     ]
     return GeneratorUse(
-        round(cpus[-1][1]), cpu[-1][1] - cpu[0][1], wait[-1][1] - wait[0][1], max(rates, default=0)
+        cpus=round(cpus[-1][1]),
+        cpu_seconds=cpu[-1][1] - cpu[0][1],
+        wait_seconds=wait[-1][1] - wait[0][1],
+        peak_cpus=max(rates, default=0),
+        idle_share=_idle_share(prometheus, begin, window.phases[-1].end),
     )
+
+
+def _idle_share(prometheus: Prometheus, begin: float, end: float) -> float:
+    """What the host had left of its cores; 0 where no exporter says so."""
+    query = f'avg(rate(node_cpu_seconds_total{{mode="idle"}}[{max(end - begin, 2):.0f}s]))'
+    found = prometheus.over(query, end, end, 1)
+    return found[0].points[0][1] if found else 0.0
