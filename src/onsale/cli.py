@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from onsale.capacity.reference import Reference
     from onsale.demo.sale import Verdict
     from onsale.demo.stack import Stack
-    from onsale.monitoring import MonitoringStack
+    from onsale.monitoring import MonitoringStack, Service
     from onsale.workers.main import WorkerKind
 
 app = typer.Typer(
@@ -333,6 +333,42 @@ def report(
 
 
 @app.command()
+def monitor(
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of a running `onsale dev` (default: ./data if one runs there; otherwise the"
+            " service is where ONSALE_… say)."
+        ),
+    ] = None,
+    prometheus_port: Annotated[int, typer.Option(min=0, max=65_535)] = 9090,
+    alertmanager_port: Annotated[int, typer.Option(min=0, max=65_535)] = 9093,
+    grafana_port: Annotated[int, typer.Option(min=0, max=65_535)] = 3000,
+) -> None:
+    """Watch a running `dev` or `serve` with what is on PATH, until stopped."""
+    with _one_line_errors():
+        from onsale.monitoring import MonitoringStack
+
+        console = Console()
+        stopping = _stop_signal()
+        folder = (data_dir or Path("data")).resolve()
+        with MonitoringStack(
+            folder / "monitoring",
+            _monitored_service(data_dir, folder),
+            prometheus_port=prometheus_port,
+            alertmanager_port=alertmanager_port,
+            grafana_port=grafana_port,
+            tell=lambda line: console.print(f"  {line}", style="dim"),
+        ) as stack:
+            _print_monitoring(console, stack)
+            while not stopping.wait(1.0):
+                died = stack.died()
+                if died is not None:
+                    _fail(f"{died.name} ended; see {died.log_path}")
+            console.print("stopping")
+
+
+@app.command()
 def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="The suite `quick` in three rounds: under 90 s.")
@@ -541,19 +577,12 @@ def _write_page(verdict: "Verdict", prometheus_url: str, path: Path) -> Path:
 
 @contextlib.contextmanager
 def _monitoring(stack: "Stack", folder: Path, console: Console) -> "Iterator[MonitoringStack]":
-    from onsale.monitoring import MonitoringStack, Service
+    from onsale.monitoring import MonitoringStack
     from onsale.report import Prometheus, await_scrape
 
-    first = stack.metrics_port
-    service = Service(
-        [f"127.0.0.1:{port}" for port in range(first, first + stack.workers)],
-        [f"127.0.0.1:{stack.worker_metrics_port}"],
-        stack.database_url,
-        stack.redis_url,
-    )
     with MonitoringStack(
         folder,
-        service,
+        stack.service,
         # A spike of ten seconds is two points at the shipped interval.
         scrape_seconds=1,
         tell=lambda line: console.print(f"  {line}", style="dim"),
@@ -662,6 +691,29 @@ def _print_audit(console: Console, found: dict[str, Any]) -> None:
             f"  {difference['kind']} {difference['subject']}: {difference['detail']}", style="red"
         )
     console.print("The books balance." if found["balanced"] else "The books do not balance.")
+
+
+def _monitored_service(data_dir: Path | None, folder: Path) -> "Service":
+    from onsale.monitoring import Service
+
+    running = Service.running_on(folder)
+    if running is None and data_dir is not None:
+        _fail(f"no `onsale dev` runs on {folder}")
+    return running or Service.of_settings(Settings())
+
+
+def _print_monitoring(console: Console, stack: "MonitoringStack") -> None:
+    from onsale.monitoring import missing_packages
+
+    for found in (stack.prometheus, stack.alertmanager, stack.grafana):
+        if found is not None:
+            console.print(f"{found.name:<13} {found.url}", highlight=False)
+    missing = missing_packages()
+    if missing:
+        console.print(f"missing, and left out: apt-get install {' '.join(missing)}", style="yellow")
+    if stack.grafana is None:
+        console.print("Grafana is not installed; its dashboards are in monitoring/grafana/.")
+    console.print("Ctrl-C stops it; the data stays.")
 
 
 def _unwind_when_told_to_stop() -> None:

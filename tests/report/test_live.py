@@ -20,7 +20,7 @@ from onsale.demo.client import ServiceClient
 from onsale.demo.sale import Verdict, run_sale
 from onsale.demo.stack import Stack
 from onsale.loadtests import SCENARIOS
-from onsale.monitoring import MonitoringStack, Service
+from onsale.monitoring import MonitoringStack
 from onsale.report import Prometheus, Run, await_scrape, find_run, write_report
 from onsale.report.dashboards import Dashboard, Panel, Query, read_dashboards
 from onsale.report.plots import draw
@@ -80,13 +80,7 @@ def watcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watcher]:
     """The stack and its Prometheus."""
     folder = tmp_path_factory.mktemp("watched")
     with Stack(folder / "stack", secrets.token_hex(32)) as stack:
-        service = Service(
-            [f"127.0.0.1:{stack.metrics_port}"],
-            [f"127.0.0.1:{stack.worker_metrics_port}"],
-            stack.database_url,
-            stack.redis_url,
-        )
-        with MonitoringStack(folder / "monitoring", service, scrape_seconds=1) as monitoring:
+        with MonitoringStack(folder / "monitoring", stack.service, scrape_seconds=1) as monitoring:
             # Prometheus looks for its targets five seconds after its start.
             await_scrape(Prometheus(monitoring.prometheus.url), time.time())
             client = ServiceClient(stack.base_url, stack.auth_secret)

@@ -11,6 +11,7 @@ outlives the servers (see `processes.spawn_child`).
 from onsale.embedded.binaries import find_k6
 from onsale.embedded.monitors import (
     Alertmanager,
+    Grafana,
     Monitor,
     NodeExporter,
     PostgresExporter,
@@ -26,6 +27,7 @@ __all__ = [
     "EmbeddedError",
     "EmbeddedPostgres",
     "EmbeddedValkey",
+    "Grafana",
     "Monitor",
     "NodeExporter",
     "PostgresExporter",

@@ -16,8 +16,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import httpx
 
-from onsale.embedded.folders import DataFolder, give
-from onsale.embedded.processes import EmbeddedError, free_port
+from onsale.embedded.folders import DataFolder, give, here
+from onsale.embedded.processes import EmbeddedError, free_port, require_free
 from onsale.embedded.server import EmbeddedServer
 
 _ANSWER_SECONDS_MAX = 1.0
@@ -56,25 +56,27 @@ class Monitor(EmbeddedServer):
         return f"http://{self.address}"
 
     @abstractmethod
-    def _options(self) -> Sequence[str]:
-        """The options of the command line."""
+    def options(self) -> Sequence[str]:
+        """The options of its command line."""
 
     def _prepare(self, folder: DataFolder, lock_fd: int) -> None:
         self.find()
+        # Otherwise whoever has the port would answer for this one.
+        require_free(self.port)
         folder.data_path.mkdir(exist_ok=True)
         give(folder.data_path, folder.account)
         for name, text in self.files.items():
+            for parent in reversed(Path(name).parents[:-1]):
+                (folder.data_path / parent).mkdir(exist_ok=True)
+                give(folder.data_path / parent, folder.account)
             path = folder.data_path / name
-            if path.parent != folder.data_path:
-                path.parent.mkdir(exist_ok=True)
-                give(path.parent, folder.account)
             # Anew each time: one that a run before left may belong to the server.
             path.unlink(missing_ok=True)
             path.write_text(text)
             path.chmod(0o644)
 
     def _argv(self) -> Sequence[str | Path]:
-        return [self.find(), *self._options()]
+        return [self.find(), *self.options()]
 
     def _is_ready(self) -> bool:
         try:
@@ -97,7 +99,7 @@ class Prometheus(Monitor):
         """Where others send their samples."""
         return f"{self.url}/api/v1/write"
 
-    def _options(self) -> Sequence[str]:
+    def options(self) -> Sequence[str]:
         return [
             "--config.file=prometheus.yml",
             "--storage.tsdb.path=tsdb",
@@ -118,13 +120,44 @@ class Alertmanager(Monitor):
     package = "prometheus-alertmanager"
     _ready_path = "/-/ready"
 
-    def _options(self) -> Sequence[str]:
+    def options(self) -> Sequence[str]:
         return [
             "--config.file=alertmanager.yml",
             "--storage.path=state",
             f"--web.listen-address={self.address}",
             "--cluster.listen-address=",
         ]
+
+
+class Grafana(Monitor):
+    """Grafana, open to this machine and without a login, on the provisioning among its `files`."""
+
+    name = "Grafana"
+    program = "grafana"
+    package = "grafana (from https://apt.grafana.com)"
+    _ready_path = "/api/health"
+
+    @property
+    def here(self) -> str:
+        """The folder of its `files`, as its provisioning may call it."""
+        return here(self.data_dir / "data")
+
+    def options(self) -> Sequence[str]:
+        return ["server", "--homepath=/usr/share/grafana"]
+
+    def _environment(self) -> Mapping[str, str]:
+        return {
+            "GF_SERVER_HTTP_ADDR": "127.0.0.1",
+            "GF_SERVER_HTTP_PORT": str(self.port),
+            "GF_PATHS_DATA": self.here,
+            "GF_PATHS_LOGS": self.here,
+            "GF_PATHS_PROVISIONING": f"{self.here}/provisioning",
+            "GF_AUTH_ANONYMOUS_ENABLED": "true",
+            "GF_AUTH_BASIC_ENABLED": "false",
+            "GF_AUTH_DISABLE_LOGIN_FORM": "true",
+            "GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION": "true",
+            "GF_ANALYTICS_REPORTING_ENABLED": "false",
+        }
 
 
 class NodeExporter(Monitor):
@@ -134,15 +167,9 @@ class NodeExporter(Monitor):
     program = "prometheus-node-exporter"
     package = "prometheus-node-exporter"
 
-    def _options(self) -> Sequence[str]:
+    def options(self) -> Sequence[str]:
         wanted = (
-            "cpu",
-            "meminfo",
-            "filesystem",
-            "diskstats",
-            "loadavg",
-            "netdev",
-            "netstat",
+            *("cpu", "meminfo", "filesystem", "diskstats", "loadavg", "netdev", "netstat"),
             "pressure",
         )
         return [
@@ -161,16 +188,17 @@ class RedisExporter(Monitor):
     package = "prometheus-redis-exporter"
 
     def __init__(self, data_dir: Path, store_url: str, *, port: int = 0) -> None:
-        """`store_url` is `redis://`, `rediss://` or `unix://`, as a client of Python takes it."""
+        """`store_url` as the settings have it: `redis://`, `rediss://`, `unix://`, `…+cluster://`."""
         super().__init__(data_dir, port=port)
         self._store_url = store_url
 
-    def _options(self) -> Sequence[str]:
-        return [f"--web.listen-address={self.address}"]
+    def options(self) -> Sequence[str]:
+        is_cluster = "+cluster://" in self._store_url
+        return [f"--web.listen-address={self.address}", *(["--is-cluster"] * is_cluster)]
 
     def _environment(self) -> Mapping[str, str]:
         # By the environment, for a password in a command line is everybody's to read.
-        return {"REDIS_ADDR": _without_query(self._store_url)}
+        return {"REDIS_ADDR": redis_address(self._store_url)}
 
 
 class PostgresExporter(Monitor):
@@ -189,7 +217,7 @@ class PostgresExporter(Monitor):
         super().__init__(data_dir, port=port, files={"queries.yml": queries})
         self._store_url = store_url
 
-    def _options(self) -> Sequence[str]:
+    def options(self) -> Sequence[str]:
         return [
             f"--web.listen-address={self.address}",
             "--extend.query-path=queries.yml",
@@ -213,6 +241,7 @@ def postgres_source(store_url: str) -> str:
     return urlunsplit(("postgresql", parts.netloc, parts.path, urlencode(query), ""))
 
 
-def _without_query(store_url: str) -> str:
-    """The exporter takes the rest of a `unix://` address for the name of the socket."""
-    return store_url.partition("?")[0] if store_url.startswith("unix://") else store_url
+def redis_address(store_url: str) -> str:
+    """A URL of the settings as the exporter takes it; after `unix://` all of it is the socket."""
+    address = store_url.replace("+cluster://", "://")
+    return address.partition("?")[0] if address.startswith("unix://") else address

@@ -1,7 +1,6 @@
 """The files of `monitoring/`, with the addresses of the composition replaced by given ones."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -9,16 +8,6 @@ import yaml
 from onsale.resources import project_folder
 
 Targets = Mapping[str, Sequence[str]]
-
-
-@dataclass(frozen=True)
-class Service:
-    """What is watched: `host:port` of each process's metrics, and the URLs of the stores."""
-
-    api: Sequence[str]
-    workers: Sequence[str]
-    database_url: str
-    redis_url: str
 
 
 def prometheus_files(
@@ -49,6 +38,19 @@ def prometheus_files(
 def alertmanager_files() -> dict[str, str]:
     """`alertmanager.yml`, as it is shipped."""
     return {"alertmanager.yml": _read("alertmanager/alertmanager.yml")}
+
+
+def grafana_files(prometheus_url: str, dashboards: str) -> dict[str, str]:
+    """Grafana's provisioning, and the dashboards for it to find in the folder `dashboards`."""
+    sources = yaml.safe_load(_read("grafana/provisioning/datasources/prometheus.yml"))
+    sources["datasources"][0]["url"] = prometheus_url
+    providers = yaml.safe_load(_read("grafana/provisioning/dashboards/onsale.yml"))
+    providers["providers"][0]["options"]["path"] = dashboards
+    shipped = sorted((project_folder("monitoring") / "grafana/dashboards").glob("*.json"))
+    return {
+        "provisioning/datasources/prometheus.yml": yaml.safe_dump(sources),
+        "provisioning/dashboards/onsale.yml": yaml.safe_dump(providers),
+    } | {f"dashboards/{path.name}": path.read_text("utf-8") for path in shipped}
 
 
 def postgres_queries() -> str:

@@ -9,6 +9,7 @@ from typing import Self
 from onsale.embedded import (
     Alertmanager,
     EmbeddedError,
+    Grafana,
     Monitor,
     NodeExporter,
     PostgresExporter,
@@ -16,11 +17,12 @@ from onsale.embedded import (
     RedisExporter,
 )
 from onsale.monitoring.configuration import (
-    Service,
     alertmanager_files,
+    grafana_files,
     postgres_queries,
     prometheus_files,
 )
+from onsale.monitoring.service import Service
 
 _PROGRAMS: tuple[type[Monitor], ...] = (
     Prometheus,
@@ -47,8 +49,8 @@ def _is_here(program: type[Monitor]) -> bool:
 class MonitoringStack:
     """Prometheus, and what else is on PATH, beside a service; a context that starts and stops it.
 
-    `prometheus` and `alertmanager` (`None` where it is missing) are theirs who ask for `url`,
-    `remote_write_url` and `pid`. Ports of 0 take any that is free. Raises `EmbeddedError`.
+    `prometheus`, `alertmanager` and `grafana` (`None` where it is missing) are theirs who ask for
+    `url`, `remote_write_url` and `pid`. A port of 0 takes any that is free. Raises `EmbeddedError`.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class MonitoringStack:
         *,
         prometheus_port: int = 0,
         alertmanager_port: int = 0,
+        grafana_port: int = 0,
         scrape_seconds: int | None = None,
         tell: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -69,6 +72,7 @@ class MonitoringStack:
         self.alertmanager = self._alertmanager(alertmanager_port)
         self.exporters = self._exporters()
         self.prometheus = self._prometheus(prometheus_port)
+        self.grafana = self._grafana(grafana_port)
 
     def __enter__(self) -> Self:
         with ExitStack() as exits:
@@ -90,8 +94,12 @@ class MonitoringStack:
     @property
     def monitors(self) -> list[Monitor]:
         """All of them, in the order of their start."""
-        alertmanagers = [self.alertmanager] if self.alertmanager else []
-        return [*self.exporters.values(), *alertmanagers, self.prometheus]
+        found = [*self.exporters.values(), self.alertmanager, self.prometheus, self.grafana]
+        return [monitor for monitor in found if monitor is not None]
+
+    def died(self) -> Monitor | None:
+        """One that ended by itself, or `None` while all is well."""
+        return next((monitor for monitor in self.monitors if not monitor.is_running), None)
 
     def _alertmanager(self, port: int) -> Alertmanager | None:
         if not _is_here(Alertmanager):
@@ -126,3 +134,10 @@ class MonitoringStack:
         } | {job: [exporter.address] for job, exporter in self.exporters.items()}
         prometheus.files |= prometheus_files(targets, alertmanagers, self._scrape_seconds)
         return prometheus
+
+    def _grafana(self, port: int) -> Grafana | None:
+        if not _is_here(Grafana):
+            return None
+        grafana = Grafana(self._data_dir / "grafana", port=port)
+        grafana.files |= grafana_files(self.prometheus.url, f"{grafana.here}/dashboards")
+        return grafana
