@@ -62,6 +62,18 @@ class Settings(BaseSettings):
     # At 5,000 orders a second 10,000 waiting orders are two seconds, as long as a buyer waits.
     batch_queue_size_max: Count = 10_000
 
+    # -- overload
+    # Who would wait longer for a store is refused at once: buyers press again by then anyway.
+    order_deadline_seconds: Seconds = 2.0
+    # Of a burst that finds the process at ease.
+    orders_in_flight_max: Count = 10_000
+    # And while the process itself is short of time: 128 fill its batches, at 7,000 orders a second
+    # they wait for 20 ms, and more would only wait longer.
+    orders_in_flight_busy_max: Count = 128
+    # Everything but orders and streams: payments, releases, what organisers do, and half as many
+    # that only look. More than the pool has connections for wait for one, for a moment.
+    requests_in_flight_max: Count = 512
+
     # -- the gate
     # To each server of it.
     redis_connections_max: Count = 32

@@ -18,9 +18,18 @@ from starlette.exceptions import HTTPException
 from onsale.domain.errors import FieldError, InvalidRequest, NotFound, OnsaleError
 from onsale.http import metering, openapi
 from onsale.http.auth import Authenticator
+from onsale.http.doors import Doors
 from onsale.http.intake import PATH, Intake
-from onsale.http.middleware import ASGIApp, Receive, RequestContext, Scope, Send
+from onsale.http.middleware import (
+    ASGIApp,
+    Receive,
+    RequestContext,
+    Scope,
+    Send,
+    send_completed,
+)
 from onsale.http.problems import (
+    Answer,
     BodyTooLarge,
     InternalError,
     MethodNotAllowed,
@@ -28,6 +37,7 @@ from onsale.http.problems import (
     problem,
 )
 from onsale.http.routes import events, health, orders, webhooks
+from onsale.http.stopping import heard_stop
 from onsale.http.streams import Streams
 from onsale.observability import metrics
 from onsale.observability.logging import configure_logging, get_logger
@@ -52,18 +62,42 @@ Amounts are integers in the currency's minor units, times are RFC 3339 in UTC. E
 class Application:
     """The front: the crowd's endpoint before the framework, everything else through it."""
 
-    def __init__(self, api: FastAPI, intake: Intake) -> None:
+    def __init__(self, api: FastAPI, intake: Intake, doors: Doors) -> None:
         self.api = api
         self._intake = intake
+        self._doors = doors
         self._rest: ASGIApp = RequestContext(api)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST":
-            for_orders = PATH.fullmatch(scope["path"])
-            if for_orders:
-                await self._intake(scope, receive, send, for_orders[1])
-                return
-        await self._rest(scope, receive, send)
+        if scope["type"] != "http":
+            await self._rest(scope, receive, send)
+        elif refusal := self.refusal(scope):
+            await send_completed(scope, send, refusal)
+        elif event_id := _ordered_in(scope):
+            await self._intake(scope, receive, send, event_id)
+        else:
+            with self._doors.inside(scope):
+                await self._rest(scope, receive, send)
+
+    def refusal(self, scope: Scope) -> Answer | None:
+        """The completed answer to a request that is not let in; `None` for all others.
+
+        The server asks when it has read a head (`http.protocol`): a refusal is cheapest there.
+        """
+        if self._doors.wide_open:
+            return None
+        an_order = _ordered_in(scope) is not None
+        if self._doors.open_for(scope, an_order=an_order):
+            return None
+        return self._intake.refusal(scope) if an_order else metering.refused(scope)
+
+
+def _ordered_in(scope: Scope) -> str | None:
+    """The event of a request for an order."""
+    if scope["method"] != "POST":
+        return None
+    found = PATH.fullmatch(scope["path"])
+    return found[1] if found else None
 
 
 def create_app(settings: Settings) -> Application:
@@ -89,12 +123,13 @@ def create_app(settings: Settings) -> Application:
     api.state.authenticator = authenticator
     api.state.intake = Intake(authenticator, service.catalog, service.placing, service.paying)
     api.state.streams = Streams(settings.availability_streams_max)
+    api.state.doors = Doors(service.placing.valve, settings.requests_in_flight_max)
     for router in (events.router, orders.router, webhooks.router, health.router):
         api.include_router(router)
     _answer_errors_as_problems(api)
     metering.instrument(api)
     openapi.tell_the_truth(api)
-    return Application(api, api.state.intake)
+    return Application(api, api.state.intake, api.state.doors)
 
 
 def create_app_from_environment() -> Application:
@@ -130,11 +165,18 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
     calm_garbage_collector()
     background = [
         asyncio.create_task(service.catalog.keep_young()),
+        asyncio.create_task(service.placing.valve.watch()),
         asyncio.create_task(watch_event_loop(service.database.report_pool)),
     ]
+    doors: Doors = api.state.doors
     streams: Streams = api.state.streams
+
+    def end() -> None:
+        doors.close()
+        streams.end()
+
     try:
-        with streams.ending_with_the_process():
+        with heard_stop(end):
             yield
     finally:
         await stop(*background)

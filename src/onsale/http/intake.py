@@ -22,7 +22,14 @@ from onsale.domain.ids import HEX_ID, IDEMPOTENCY_KEY
 from onsale.domain.order import OrderStatus
 from onsale.http.auth import Authenticator, Scope
 from onsale.http.metering import RouteMeter
-from onsale.http.middleware import BODY_BYTES_MAX, Receive, Send, request_id_of, send_answer
+from onsale.http.middleware import (
+    BODY_BYTES_MAX,
+    Receive,
+    Send,
+    overloaded,
+    request_id_of,
+    send_answer,
+)
 from onsale.http.middleware import Scope as AsgiScope
 from onsale.http.problems import (
     Answer,
@@ -89,6 +96,14 @@ class Intake:
             pass
         finally:
             metrics.http_requests_in_flight.dec()
+
+    def refusal(self, scope: AsgiScope) -> Answer:
+        """The completed answer to whom there is no room for."""
+        started = perf_counter()
+        answer = overloaded(scope)
+        self._shed.inc()
+        self._meter.observe(answer.status, perf_counter() - started, len(answer.body))
+        return answer
 
     async def answer(
         self, scope: AsgiScope, receive: Receive, event_id: str, request_id: str

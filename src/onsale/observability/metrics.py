@@ -157,6 +157,9 @@ admissions_total = Counter(
     "Order requests: accepted, shed, rate_limited.",
     ["decision"],
 )
+orders_in_flight_limit = Gauge(
+    "onsale_orders_in_flight_limit", "How many orders the process takes on at once, by measure."
+)
 circuit_breaker_state = Gauge(
     "onsale_circuit_breaker_state",
     "1 for the state in force: closed, open, half_open.",

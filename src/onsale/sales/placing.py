@@ -40,6 +40,7 @@ from onsale.sales.catalog import Catalog
 from onsale.sales.ending import GiveBack
 from onsale.sales.group_commit import GroupCommit
 from onsale.sales.sale import PendingOrder, Refusal, Sale, Verdict
+from onsale.sales.valve import Valve
 from onsale.settings import Settings
 
 # Each attempt but the last was abandoned: its process died, or lost the ledger, on the way to it.
@@ -75,6 +76,9 @@ class Placing:
         self._ledger = ledger
         self._give_back = give_back
         self._settings = settings
+        self.valve = Valve(
+            settings.orders_in_flight_max, settings.orders_in_flight_busy_max, self._carried
+        )
         self._ledger_stage: GroupCommit[OrderRequest, Verdict] = GroupCommit(
             self._write,
             stage="ledger",
@@ -97,6 +101,7 @@ class Placing:
         """
         sale = self._catalog.known(event_id) or await self._catalog.reload(event_id)
         basket = sale.baskets.of(asked)
+        self.valve.in_flight += 1
         try:
             for attempt in range(_ATTEMPTS_MAX):
                 named = order_id(event_id, buyer_id, key, attempt)
@@ -112,6 +117,8 @@ class Placing:
         except OnsaleError:
             sale.meters.failed()
             raise
+        finally:
+            self.valve.in_flight -= 1
         raise RequestInProgress
 
     async def drain(self) -> None:
@@ -121,6 +128,12 @@ class Placing:
                 await sale.gate_stage.drain()
         await self._ledger_stage.drain()
         await self._ledger_only_stage.drain()
+
+    def _carried(self) -> float:
+        """How many orders every stage carries within the deadline."""
+        stages = [self._ledger_stage, self._ledger_only_stage]
+        stages += [sale.gate_stage for sale in self._catalog.sales() if sale.gate_stage]
+        return min(stage.carried(self._settings.order_deadline_seconds) for stage in stages)
 
     # -- one attempt
 
