@@ -147,6 +147,18 @@ class Gate:
         bits, size = await self._run(ScriptName.SEEN, (keys.sale, keys.seen), epoch, ())
         return SeenFilter(bits, size)
 
+    async def throttle(self, keys: Sequence[str], args: Sequence[int]) -> list[int]:
+        """Rate limits of a batch, see the script. Any run of any server may keep them.
+
+        Raises `GateUnavailable`, also when it is not answered before its deadline.
+        """
+        async with self._measured(ScriptName.THROTTLE, keys[0]):
+            server = await self._servers.of(keys[0])
+            with server.watched():
+                async with asyncio.timeout(self._deadline_seconds):
+                    reply: list[int] = await server.scripts[ScriptName.THROTTLE](keys, args)
+        return reply
+
     # -- what organisers and workers ask
 
     async def load(self, event: Event, epoch: str) -> None:

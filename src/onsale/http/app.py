@@ -36,6 +36,7 @@ from onsale.http.problems import (
     invalid,
     problem,
 )
+from onsale.http.rates import RateLimits
 from onsale.http.routes import events, health, orders, webhooks
 from onsale.http.stopping import heard_stop
 from onsale.http.streams import Streams
@@ -121,7 +122,13 @@ def create_app(settings: Settings) -> Application:
     )
     api.state.service = service
     api.state.authenticator = authenticator
-    api.state.intake = Intake(authenticator, service.catalog, service.placing, service.paying)
+    api.state.intake = Intake(
+        authenticator,
+        service.catalog,
+        service.placing,
+        service.paying,
+        RateLimits.of(service.throttle, settings),
+    )
     api.state.streams = Streams(settings.availability_streams_max)
     api.state.doors = Doors(service.placing.valve, settings.requests_in_flight_max)
     for router in (events.router, orders.router, webhooks.router, health.router):

@@ -40,6 +40,7 @@ from onsale.http.problems import (
     invalid_body,
     problem,
 )
+from onsale.http.rates import RateLimits
 from onsale.http.schemas import ORDER_IN, OrderOut
 from onsale.ledger.ledger import OrderKey
 from onsale.observability import metrics
@@ -74,11 +75,13 @@ class Intake:
         catalog: Catalog,
         placing: Placing,
         paying: Paying,
+        rates: RateLimits | None,
     ) -> None:
         self._authenticator = authenticator
         self._catalog = catalog
         self._placing = placing
         self._paying = paying
+        self._rates = rates
         self._meter = RouteMeter("POST", ROUTE)
         self._accepted = metrics.admissions_total.labels("accepted")
         self._shed = metrics.admissions_total.labels("shed")
@@ -129,20 +132,23 @@ class Intake:
             raise NotFound
         key = idempotency_key(headers.get(b"idempotency-key"))
         require_json(headers.get(b"content-type"))
+        # Who has asked too often is refused before anything is read or looked up for them.
+        told = await self._rates.admit(principal, scope) if self._rates is not None else ()
         body = await read_body(receive, headers.get(b"content-length"))
         asked = read_asked(body)
-        try:
-            order, replayed = await self._placing.place(event_id, principal.subject, key, asked)
-        except Unavailable:
-            self._shed.inc()
-            raise
-        self._accepted.inc()
-        if asked.payment_method is not None and order.status is OrderStatus.HELD:
-            order_key = OrderKey(event_id, order.id)
-            order = await self._paying.pay(order_key, principal.subject, asked.payment_method)
+        with self._placing.valve:
+            try:
+                order, replayed = await self._placing.place(event_id, principal.subject, key, asked)
+            except Unavailable:
+                self._shed.inc()
+                raise
+            self._accepted.inc()
+            if asked.payment_method is not None and order.status is OrderStatus.HELD:
+                order_key = OrderKey(event_id, order.id)
+                order = await self._paying.pay(order_key, principal.subject, asked.payment_method)
         sale = await self._catalog.require(event_id)
         location = f"/v1/events/{event_id}/orders/{order.id.hex()}"
-        headers_out = [_JSON, (b"location", location.encode())]
+        headers_out = [_JSON, (b"location", location.encode()), *told]
         if replayed:
             headers_out.append(_REPLAYED)
         return Answer(201, headers_out, OrderOut.json_of(order, sale.event))

@@ -101,7 +101,6 @@ class Placing:
         """
         sale = self._catalog.known(event_id) or await self._catalog.reload(event_id)
         basket = sale.baskets.of(asked)
-        self.valve.in_flight += 1
         try:
             for attempt in range(_ATTEMPTS_MAX):
                 named = order_id(event_id, buyer_id, key, attempt)
@@ -117,8 +116,6 @@ class Placing:
         except OnsaleError:
             sale.meters.failed()
             raise
-        finally:
-            self.valve.in_flight -= 1
         raise RequestInProgress
 
     async def drain(self) -> None:

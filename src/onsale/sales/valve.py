@@ -52,6 +52,13 @@ class Valve:
         """Whether an order that arrives now is to be refused."""
         return self.in_flight >= self.limit
 
+    def __enter__(self) -> None:
+        """An order is in flight while the block lasts; whether there is room is asked before."""
+        self.in_flight += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.in_flight -= 1
+
     async def watch(self) -> None:
         """Measure the turns of the event loop for ever, and set the limit by them."""
         while True:
