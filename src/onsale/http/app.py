@@ -45,6 +45,7 @@ from onsale.observability.logging import configure_logging, get_logger
 from onsale.observability.runtime import (
     calm_garbage_collector,
     serve_metrics,
+    serve_metrics_when_free,
     stop,
     watch_event_loop,
 )
@@ -167,10 +168,12 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
     service: Service = api.state.service
     settings = service.settings
     metrics.gate_mode.labels("redis").set(1)
-    port = serve_metrics(settings.metrics_host, settings.metrics_port, ports=settings.workers)
-    log.info("serving", port=settings.port, metrics_port=port)
+    log.info("serving", port=settings.port)
     calm_garbage_collector()
-    background = [
+    if settings.workers == 1:
+        serve_metrics(settings.metrics_host, settings.metrics_port)
+    background: list[asyncio.Task[None]] = [
+        *([asyncio.create_task(_serve_metrics(settings))] if settings.workers > 1 else []),
         asyncio.create_task(service.catalog.keep_young()),
         asyncio.create_task(service.placing.valve.watch()),
         asyncio.create_task(watch_event_loop(service.database.report_pool)),
@@ -188,6 +191,12 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
     finally:
         await stop(*background)
         await service.close()
+
+
+async def _serve_metrics(settings: Settings) -> None:
+    ports = settings.workers
+    port = await serve_metrics_when_free(settings.metrics_host, settings.metrics_port, ports)
+    log.info("serving metrics", metrics_port=port)
 
 
 def _answer_errors_as_problems(api: FastAPI) -> None:
