@@ -166,7 +166,12 @@ def _meet(
         placed_p99_ms=looked_at.placed_p99_ms,
         resident_bytes=resident_bytes(subject.server.process.pid),
     )
-    return load, _faults(load, counted, held.since(held_before).orders, [many, looked_at])
+    return load, faults_of(
+        load,
+        counted,
+        held.since(held_before).orders,
+        failures=many.failures + looked_at.failures,
+    )
 
 
 def _drive(crowd: Crowd, subject: Subject, offered: float, seconds: int) -> list[Driven]:
@@ -189,7 +194,8 @@ def _drive(crowd: Crowd, subject: Subject, offered: float, seconds: int) -> list
         return list(threads.map(drive, range(2)))
 
 
-def _faults(load: Load, counted: ApiCounters, orders: int, driven: list[Driven]) -> list[str]:
+def faults_of(load: Load, counted: ApiCounters, orders: int, failures: int) -> list[str]:
+    """A line for everything that was wrong: answers, orders without one, connections."""
     name, faults = f"{load.variant} {load.load}×", []
     right = {201, 503} if load.variant == VALVE.name else {201}
     others = sum(count for status, count in counted.answers.items() if status not in right)
@@ -197,7 +203,6 @@ def _faults(load: Load, counted: ApiCounters, orders: int, driven: list[Driven])
         faults.append(f"{name}: {others:,} answers of another status than expected")
     if orders != counted.answers.get(201, 0):
         faults.append(f"{name}: {orders:,} new orders, {counted.answers.get(201, 0):,} answers")
-    failures = sum(one.failures for one in driven)
     if failures:
         faults.append(f"{name}: {failures:,} connections broke or timed out")
     return faults

@@ -15,7 +15,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
-from onsale.domain.errors import FieldError, InvalidRequest, NotFound, OnsaleError
+from onsale.domain.errors import (
+    FieldError,
+    InvalidRequest,
+    LedgerUnavailable,
+    NotFound,
+    OnsaleError,
+)
 from onsale.http import metering, openapi
 from onsale.http.auth import Authenticator
 from onsale.http.doors import Doors
@@ -26,6 +32,8 @@ from onsale.http.middleware import (
     RequestContext,
     Scope,
     Send,
+    request_id_of,
+    send_answer,
     send_completed,
 )
 from onsale.http.problems import (
@@ -75,11 +83,23 @@ class Application:
             await self._rest(scope, receive, send)
         elif refusal := self.refusal(scope):
             await send_completed(scope, send, refusal)
-        elif event_id := _ordered_in(scope):
-            await self._intake(scope, receive, send, event_id)
         else:
-            with self._doors.inside(scope):
-                await self._rest(scope, receive, send)
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            if event_id := _ordered_in(scope):
+                await self._intake(scope, receive, send, event_id)
+            else:
+                with self._doors.inside(scope):
+                    await self._rest(scope, receive, send)
+        except asyncio.CancelledError:
+            if not self._doors.closed:
+                raise
+            # The process ends before the stores have answered: what becomes of the request is found
+            # out by asking again.
+            request_id = request_id_of(scope)
+            await send_answer(scope, send, problem(LedgerUnavailable(), request_id), request_id)
 
     def refusal(self, scope: Scope) -> Answer | None:
         """The completed answer to a request that is not let in; `None` for all others.

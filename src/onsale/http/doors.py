@@ -27,22 +27,22 @@ class Doors:
         self._others_max = others_max
         self._readers_max = int(others_max * _READERS_SHARE)
         self._others = 0
-        self._closed = False
+        self.closed = False
 
     def close(self) -> None:
         """Let nobody in any more."""
-        self._closed = True
+        self.closed = True
 
     @property
     def wide_open(self) -> bool:
         """Whether nobody is refused; no more than this is asked while things are well."""
-        return not (self._closed or self._valve.full or self._others >= self._readers_max)
+        return not (self.closed or self._valve.full or self._others >= self._readers_max)
 
     def open_for(self, scope: Scope, *, an_order: bool) -> bool:
         """Whether this request is let in."""
         if scope["path"] == HEALTH:
             return True
-        if self._closed:
+        if self.closed:
             return False
         if an_order:
             return not self._valve.full
