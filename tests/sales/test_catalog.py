@@ -6,21 +6,24 @@ ids and its bound, the young picture, the idle sales left alone.
 
 import asyncio
 import secrets
+from collections.abc import Sequence
 
 import pytest
 from redis.asyncio import Redis
 
-from onsale.domain.errors import GateLost, NotFound, SoldOut
+from onsale.domain.errors import GateLost, GateUnavailable, NotFound, SoldOut
 from onsale.domain.event import Event
 from onsale.domain.ids import order_id
 from onsale.domain.inventory import Outcome
 from onsale.domain.order import Item
 from onsale.embedded import EmbeddedValkey
+from onsale.gate.gate import Availability
 from onsale.gate.keys import event_keys
 from onsale.observability.runtime import stop
 from onsale.sales import catalog
 from onsale.sales.baskets import Asked
 from onsale.sales.service import Service
+from onsale.workers.reconciler import Reconciler
 from tests.sales.meter import Meter
 from tests.support import MakeEvent, wait_until
 
@@ -134,6 +137,32 @@ async def test_a_lost_gate_takes_the_picture_with_it(
     sale._age_seconds_max = -1.0
     with pytest.raises(GateLost):
         await service.catalog.availability(sale)
+    assert sale.view is None
+
+
+async def test_news_of_an_earlier_loading_is_no_news(
+    neighbour: Service, service: Service, make_event: MakeEvent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its count of admitted orders would hide for long that the filter lacks some of the new
+    loading's, and refuse their buyers' repeated presses. Seen red with the epochs not compared.
+    """
+    event = await make_event(5)
+    sale = await neighbour.catalog.require(event.id)
+    ask = neighbour.gate.availabilities
+
+    async def answer_late(
+        events: Sequence[tuple[str, str]],
+    ) -> list[Availability | GateUnavailable]:
+        answers = await ask(events)
+        await service.events.next_gate_generation(event.id)
+        await Reconciler(service).run_once()
+        await neighbour.catalog.reload(event.id)
+        return answers
+
+    monkeypatch.setattr(neighbour.gate, "availabilities", answer_late)
+    with pytest.raises(GateLost):
+        await neighbour.catalog.availability(sale)
+    assert sale.event.gate_epoch not in (None, event.gate_epoch)
     assert sale.view is None
 
 

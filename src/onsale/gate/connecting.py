@@ -13,19 +13,25 @@ that followed it would be decided by a server that nobody has named yet.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.crc import key_slot
-from redis.exceptions import AskError, ClusterDownError, MovedError, RedisError, TryAgainError
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MovedError,
+    RedisError,
+    TryAgainError,
+)
 
 from onsale.domain.errors import GateUnavailable
 from onsale.gate.breaker import Breaker
 from onsale.gate.epoch import names_server
-from onsale.gate.scripts import register
+from onsale.gate.scripts import Scripts
 from onsale.settings import Settings
 
 Answer = TypeVar("Answer")
@@ -53,7 +59,7 @@ class Server:
             **{**defaults, **where}, redis_connect_func=self._on_connect
         )
         self.redis = Redis(connection_pool=self._pool)
-        self.scripts = register(self.redis)
+        self.scripts = Scripts(self.redis)
         self.run_id: str | None = None
         self._breaker = Breaker("redis", settings.redis_rest_seconds)
 
@@ -98,6 +104,12 @@ class Servers(Protocol):
     `GateUnavailable` when it is left alone.
     """
 
+    def home(self, key: str) -> Hashable:
+        """The same for all keys of one server, as far as is known."""
+
+    def known(self, key: str) -> Server | None:
+        """Where the key is, if that is known without asking."""
+
     async def of(self, key: str) -> Server:
         """Where the key is, as far as is known."""
 
@@ -131,6 +143,12 @@ class OneServer:
 
     def __init__(self, server: Server) -> None:
         self._server = server
+
+    def home(self, key: str) -> Hashable:
+        return None
+
+    def known(self, key: str) -> Server:
+        return self._server
 
     async def of(self, key: str) -> Server:
         return self._server
@@ -169,6 +187,13 @@ class Cluster:
         self._nodes = {self._first: self._open(self._first)}
         self._owners: dict[int, Address] = {}
         self._reading: asyncio.Task[None] | None = None
+
+    def home(self, key: str) -> Hashable:
+        return self._owners.get(_slot(key))
+
+    def known(self, key: str) -> Server | None:
+        owner = self._owners.get(_slot(key))
+        return None if owner is None else self._nodes.get(owner)
 
     async def of(self, key: str) -> Server:
         slot = _slot(key)

@@ -5,13 +5,13 @@
 -- returns { 'LOST' }, or { orders adopted }
 -- keeps   avail = capacity - sum of orders; avail below zero says how much was admitted too much
 
-local sale = redis.call('HMGET', KEYS[1], 'epoch', 'loading', 'limit', 'seen_bits')
+local sale = redis.call('HMGET', KEYS[1], 'epoch', 'loading', 'limit')
 if sale[1] ~= ARGV[1] and sale[2] ~= ARGV[1] then return { 'LOST' } end
 
-local limit, seen_bits = tonumber(sale[3]), tonumber(sale[4])
+local limit = tonumber(sale[3])
 local stamp = struct.pack('>I4', tonumber(redis.call('TIME')[1]))
 
-local taken, adopted = {}, 0
+local taken, seen = {}, {}
 for i = 2, #ARGV, 2 do
   local id, body = ARGV[i], ARGV[i + 1]
   if redis.call('HSETNX', KEYS[3], id, stamp .. body) == 1 then
@@ -21,13 +21,10 @@ for i = 2, #ARGV, 2 do
       units = units + items[j + 1]
     end
     if limit > 0 then redis.call('HINCRBY', KEYS[4], string.sub(body, 9, 16), units) end
-    local a, b, c, d, e, f, g, h = string.byte(id, 1, 8)
-    redis.call('SETBIT', KEYS[5], (((a * 256 + b) * 256 + c) * 256 + d) % seen_bits, 1)
-    redis.call('SETBIT', KEYS[5], (((e * 256 + f) * 256 + g) * 256 + h) % seen_bits, 1)
-    adopted = adopted + 1
+    seen[#seen + 1] = string.sub(id, 1, 8)
   end
 end
 
 for tier, units in pairs(taken) do redis.call('HINCRBY', KEYS[2], tier, -units) end
-if adopted > 0 then redis.call('HINCRBY', KEYS[1], 'admitted', adopted) end
-return { adopted }
+if #seen > 0 then redis.call('APPEND', KEYS[5], table.concat(seen)) end
+return { #seen }

@@ -6,13 +6,9 @@
 -- returns { 'LOST' }, or { orders ever admitted }
 -- keeps   avail = capacity - sum of orders: it touches neither
 
-local sale = redis.call('HMGET', KEYS[1], 'epoch', 'loading', 'seen_bits')
+local sale = redis.call('HMGET', KEYS[1], 'epoch', 'loading')
 if sale[1] ~= ARGV[1] and sale[2] ~= ARGV[1] then return { 'LOST' } end
 
-local seen_bits = tonumber(sale[3])
-for i = 2, #ARGV do
-  local a, b, c, d, e, f, g, h = string.byte(ARGV[i], 1, 8)
-  redis.call('SETBIT', KEYS[2], (((a * 256 + b) * 256 + c) * 256 + d) % seen_bits, 1)
-  redis.call('SETBIT', KEYS[2], (((e * 256 + f) * 256 + g) * 256 + h) % seen_bits, 1)
-end
-return { redis.call('HINCRBY', KEYS[1], 'admitted', #ARGV - 1) }
+local seen = {}
+for i = 2, #ARGV do seen[#seen + 1] = string.sub(ARGV[i], 1, 8) end
+return { redis.call('APPEND', KEYS[2], table.concat(seen)) / 8 }
