@@ -221,8 +221,8 @@ def test_what_an_open_loop_sends_late_is_told(tmp_path: Path) -> None:
 
 @needs_wrk
 def test_orders_that_were_placed_are_timed_from_when_they_were_due(tmp_path: Path) -> None:
-    """The first answer takes half a second, for which everybody waits. Seen red with the time taken
-    from the sending.
+    """The first answer takes half a second, for which all who are due meanwhile wait: more than one
+    in a hundred. Seen red with the time taken from the sending.
     """
     crowd = Crowd.of(tmp_path, SECRET, buyers=10)
     with server(together=2) as crowded:
@@ -238,7 +238,6 @@ def test_orders_that_were_placed_are_timed_from_when_they_were_due(tmp_path: Pat
             times_placed=True,
         )
     assert driven.placed_p99_ms > 300
-    assert 100 < driven.placed_p50_ms <= driven.placed_p99_ms
 
 
 @needs_wrk

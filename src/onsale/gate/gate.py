@@ -187,8 +187,9 @@ class Gate:
             server = await self._servers.of(keys[0])
             with server.watched():
                 async with asyncio.timeout(self._deadline_seconds):
-                    reply: list[int] = await server.scripts[ScriptName.THROTTLE](keys, args)
-        return reply
+                    replies = await server.scripts.run_all(ScriptName.THROTTLE, [(keys, args)])
+        waits: list[int] = replies[0]
+        return waits
 
     # -- what organisers and workers ask
 
