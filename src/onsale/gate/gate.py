@@ -179,6 +179,19 @@ class Gate:
         )
         return struct.unpack(f">{len(names) // _SEEN_NAME_BYTES}Q", names)
 
+    async def throttle(self, keys: Sequence[str], args: Sequence[int]) -> list[int]:
+        """Rate limits of a batch, see the script. Any run of any server may keep them.
+
+        Raises `GateUnavailable`, also when it is not answered before its deadline.
+        """
+        async with self._measured(ScriptName.THROTTLE, keys[0]):
+            server = await self._servers.of(keys[0])
+            with server.watched():
+                async with asyncio.timeout(self._deadline_seconds):
+                    replies = await server.scripts.run_all(ScriptName.THROTTLE, [(keys, args)])
+        waits: list[int] = replies[0]
+        return waits
+
     # -- what organisers and workers ask
 
     async def load(self, event: Event, epoch: str) -> None:

@@ -27,6 +27,7 @@ class ScriptName(StrEnum):
     AVAILABILITY = "availability"
     AUDIT = "audit"
     SEEN = "seen"
+    THROTTLE = "throttle"
 
 
 def source(name: ScriptName) -> str:
