@@ -9,6 +9,7 @@ import sys
 from time import process_time
 
 from tests.simulation.model import Model
+from tests.simulation.plan import Theme
 from tests.simulation.planted import Bug
 
 
@@ -16,13 +17,14 @@ def main() -> int:
     """The exit status: 1 when a rule did not hold."""
     asked = _arguments()
     bugs = [Bug[name] for name in asked.bug]
+    theme = Theme[asked.theme] if asked.theme else None
     if asked.seed is not None:
-        outcome = Model(asked.seed, bugs, tell=print).run()
+        outcome = Model(asked.seed, bugs, theme, tell=print).run()
         print(f"seed {outcome.seed}: {outcome.violation or 'every rule holds'}")
         return int(outcome.violation is not None)
     started = process_time()
     for seed in range(asked.start, asked.start + asked.runs):
-        outcome = Model(seed, bugs).run()
+        outcome = Model(seed, bugs, theme).run()
         if outcome.violation is not None:
             print(f"seed {seed}: {outcome.violation}")
             again = " ".join(f"--bug {name}" for name in asked.bug)
@@ -45,6 +47,9 @@ def _arguments() -> argparse.Namespace:
         default=[],
         choices=[bug.name for bug in Bug],
         help="plant this bug; may be given more than once",
+    )
+    parser.add_argument(
+        "--theme", choices=[theme.name for theme in Theme], help="what the runs are mostly about"
     )
     return parser.parse_args()
 

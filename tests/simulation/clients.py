@@ -12,6 +12,7 @@ from tests.simulation.history import Answer, History, Key
 from tests.simulation.ledger import OrderRow, Sale
 from tests.simulation.organising import Organising
 from tests.simulation.paying import Paying
+from tests.simulation.plan import Plan
 from tests.simulation.placing import Asked, Placing
 from tests.simulation.process import Process, Surroundings
 from tests.simulation.sale import Catalog
@@ -37,6 +38,9 @@ class Api(Process):
         self.paying = Paying(self)
         self.ending = Ending(self, self.catalog)
         self.organising = Organising(self, self.catalog)
+
+    def begin(self) -> None:
+        """Keep the picture of the sale young."""
         self.spawn(self._keep_young())
 
     def crash(self) -> None:
@@ -46,6 +50,7 @@ class Api(Process):
         for connection in connections:
             connection.keep(None)
         self._boot()
+        self.begin()
 
     def _keep_young(self) -> Steps[None]:
         random = self.scheduler.random
@@ -88,13 +93,15 @@ class Buyer(Host):
         scheduler: Scheduler,
         name: str,
         apis: list[Api],
-        terms: Sale,
+        plan: Plan,
         history: History,
     ) -> None:
         super().__init__(scheduler, name)
         self._random: Random = scheduler.random
         self._apis = apis
-        self._terms = terms
+        self._terms = plan.sale
+        self._other_body_chance = plan.other_body_chance
+        self._again_chance = plan.again_chance
         self._history = history
 
     def shop(self, moments_ms: Sequence[int]) -> Steps[None]:
@@ -121,13 +128,14 @@ class Buyer(Host):
         order_id = answer.order_id
         assert order_id is not None
         if answer.code == OrderStatus.HELD:
-            yield from pause(self.scheduler, self._random.choice([0, 50, 1_000, HOLD_MS - 50, 5_000]))
+            yield from pause(self.scheduler, self._random.choice([0, 50, 1_000, HOLD_MS - 50]))
             yield from self._decide(order_id)
         if self._random.random() < 0.3:
             yield from pause(self.scheduler, self._random.choice([0, 50, 1_000]))
             yield from self._ask(lambda api: api.ending.refund(order_id))
-        if self._random.random() < 0.5:
+        while self._random.random() < self._again_chance:
             yield from self.press_until_answered(key, items)
+            yield from pause(self.scheduler, self._random.choice([0, 20, 100, 1_000]))
 
     def _decide(self, order_id: bytes) -> Steps[None]:
         pay = partial(_pay, order_id=order_id, buyer=self.name.encode())
@@ -156,7 +164,8 @@ class Buyer(Host):
         return answer
 
     def _same_or_other(self, items: tuple[Item, ...]) -> tuple[Item, ...]:
-        return items if self._random.random() < 0.85 else self._some_items()
+        other = self._random.random() < self._other_body_chance
+        return self._some_items() if other else items
 
     def press(
         self, key: Key, items: tuple[Item, ...], patience_ms: int | None = None
@@ -178,7 +187,7 @@ class Buyer(Host):
     ) -> Steps[Answer | None]:
         api = self._random.choice(self._apis)
         connection: Promise[Answer | None] = Promise(self.scheduler)
-        self.scheduler.after(self._random.randint(1, 3), partial(api.serve, request, connection))
+        self.scheduler.after(self._random.randint(1, 2), partial(api.serve, request, connection))
         patience_ms = patience_ms or self._random.choice(_PATIENCE_MS)
         self.scheduler.after(patience_ms, partial(self._go_away, api, connection, key))
         return (yield from connection.kept())

@@ -27,8 +27,11 @@ class Faults:
         self._random = around.scheduler.random
 
     def begin(self) -> None:
-        """From now on there are mishaps."""
+        """From now on there are mishaps, and the weather is the plan's."""
         plan, around = self._plan, self._around
+        around.gate.weather = plan.gate_weather
+        around.ledger.weather = plan.ledger_weather
+        around.provider.weather = plan.provider_weather
         for process in self._apis:
             process.frailty = plan.apis.chance
             process.stumble = partial(self._befall_process, process, plan.apis)

@@ -12,7 +12,7 @@ from typing import Concatenate, Generic, NamedTuple, ParamSpec, TypeVar
 
 from onsale.domain.inventory import Inventory, Outcome, TakenOrder
 from onsale.gate.epoch import generation_of
-from tests.simulation.network import Server, Weather
+from tests.simulation.network import Server
 from tests.simulation.planted import Bug, inventory_of
 from tests.simulation.scheduler import Scheduler
 
@@ -110,10 +110,8 @@ def script(
 class GateServer(Server):
     """One Redis, and one event in it."""
 
-    def __init__(
-        self, scheduler: Scheduler, weather: Weather, skew_ms: int, bugs: frozenset[Bug]
-    ) -> None:
-        super().__init__("gate", weather)
+    def __init__(self, scheduler: Scheduler, skew_ms: int, bugs: frozenset[Bug]) -> None:
+        super().__init__("gate")
         self._scheduler = scheduler
         self._skew_ms = skew_ms
         self._bugs = bugs
@@ -173,12 +171,14 @@ class GateServer(Server):
 
     @script(while_loading=False)
     def give_back(self, order_ids: Sequence[bytes]) -> tuple[int, dict[int, int]]:
-        """give_back.lua"""
+        """give_back.lua: how many were here, and what is left of the tiers that gained."""
         inventory = self._held().inventory
+        here = [inventory.orders[key] for key in order_ids if key in inventory.orders]
+        gained = {item.tier_number for order in here for item in order.items}
         given_back = inventory.give_back(order_ids)
         if given_back:
             self._changed()
-        return given_back, self._available_units()
+        return given_back, {tier: inventory.available_units(tier) for tier in sorted(gained)}
 
     @script(while_loading=False)
     def availability(self) -> Availability:

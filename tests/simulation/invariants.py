@@ -203,13 +203,20 @@ def a_refusal_was_true(seen: Evidence, press: Press) -> None:
         ),
     ]
     for orders, capacity_units in others:
-        strangers = [one for one in orders if seen.history.ids.get(one.order_id) != press.key]
+        strangers = [one for one in orders if not _is_its_own(seen, press, one)]
         if press.answer.code == "sold_out":
             if not _fits(press, strangers, capacity_units):
                 return
         elif not _within_limit(press, strangers, limit_units):
             return
     raise Violation("I9", f"{press.key} was told {press.answer.code}, which it never was")
+
+
+def _is_its_own(seen: Evidence, press: Press, order: TakenOrder) -> bool:
+    """Whether this is what the press asked for; an attempt that was given up is nobody's."""
+    row = seen.ledger.orders.get(order.order_id)
+    abandoned = row is not None and row.status is OrderStatus.ABANDONED
+    return seen.history.ids.get(order.order_id) == press.key and not abandoned
 
 
 def _fits(press: Press, others: list[TakenOrder], capacity_units: dict[int, int]) -> bool:

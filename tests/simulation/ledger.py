@@ -12,7 +12,7 @@ from onsale.domain.errors import CapacityBelowReserved
 from onsale.domain.inventory import Outcome, TakenOrder
 from onsale.domain.order import OrderStatus
 from onsale.domain.payment import PaymentState
-from tests.simulation.network import Server, Weather
+from tests.simulation.network import Server
 from tests.simulation.planted import Bug
 from tests.simulation.scheduler import Scheduler, Trouble
 from tests.simulation.timing import HOLD_MS, PAYMENT_GIVEN_UP_MS
@@ -33,6 +33,8 @@ class OrderRow(NamedTuple):
     created_at_ms: int
     expires_at_ms: int | None = None
     ended_at_ms: int | None = None
+    # Admitted by the ledger alone, and not known yet to have been told to the gate.
+    unheard: bool = False
 
     @property
     def live(self) -> bool:
@@ -44,15 +46,6 @@ class Placement(NamedTuple):
 
     row: OrderRow
     new: bool
-
-
-class LedgerRefusal(NamedTuple):
-    """The ledger's own admission refused an order."""
-
-    outcome: Outcome
-
-
-LedgerVerdict = Placement | LedgerRefusal
 
 
 class EventRow(NamedTuple):
@@ -118,13 +111,12 @@ class LedgerServer(Server):
     def __init__(
         self,
         scheduler: Scheduler,
-        weather: Weather,
         sale: Sale,
         skew_ms: int,
         bugs: frozenset[Bug],
         committed: Callable[[], None],
     ) -> None:
-        super().__init__("ledger", weather)
+        super().__init__("ledger")
         self._scheduler = scheduler
         self._sale = sale
         self._skew_ms = skew_ms
@@ -156,9 +148,9 @@ class LedgerServer(Server):
             self._changed()
         return self._placements(orders, {order.order_id for order in new})
 
-    def admit(self, orders: Sequence[TakenOrder]) -> list[LedgerVerdict]:
+    def admit(self, orders: Sequence[TakenOrder]) -> list[Placement | Outcome]:
         """The ledger's own admission: under the tiers' locks, in arrival order, whatever fits."""
-        verdicts: list[LedgerVerdict] = []
+        verdicts: list[Placement | Outcome] = []
         units_before = {order.buyer: self.units_of(order.buyer) for order in orders}
         changed = False
         for order in orders:
@@ -166,9 +158,9 @@ class LedgerServer(Server):
             if order.order_id in self.orders:
                 verdicts.append(Placement(self.orders[order.order_id], new=False))
             elif refusal is not None:
-                verdicts.append(LedgerRefusal(refusal))
+                verdicts.append(refusal)
             else:
-                verdicts.append(Placement(self._insert(order), new=True))
+                verdicts.append(Placement(self._insert(order, unheard=True), new=True))
                 changed = True
         if changed:
             self._changed()
@@ -198,13 +190,14 @@ class LedgerServer(Server):
             wanted[order.buyer] = before + order.units
         return any(units > self._sale.limit_units for units in wanted.values())
 
-    def _insert(self, order: TakenOrder) -> OrderRow:
+    def _insert(self, order: TakenOrder, *, unheard: bool = False) -> OrderRow:
         held = self._sale.takes_cards
         row = OrderRow(
             order,
             OrderStatus.HELD if held else OrderStatus.CONFIRMED,
             self.now_ms(),
             expires_at_ms=self.now_ms() + HOLD_MS if held else None,
+            unheard=unheard,
         )
         self.orders[order.order_id] = row
         self._count(row, +1)
@@ -240,8 +233,18 @@ class LedgerServer(Server):
         ]
 
     def rows(self, order_ids: Sequence[bytes]) -> dict[bytes, OrderRow]:
-        """Those that are here; production reads their statuses."""
+        """Those that are here."""
         return {key: self.orders[key] for key in order_ids if key in self.orders}
+
+    def unheard(self, size: int) -> list[bytes]:
+        """UNHEARD: what the ledger admitted alone, whatever became of it."""
+        return [order_id for order_id, row in self.orders.items() if row.unheard][:size]
+
+    def heard(self, order_ids: Sequence[bytes]) -> None:
+        """HEARD: the gate knows of these."""
+        for order_id in order_ids:
+            self.orders[order_id] = self.orders[order_id]._replace(unheard=False)
+        self.changes += 1
 
     def ended_within(self, within_ms: int) -> list[bytes]:
         """Orders that ended lately."""

@@ -44,7 +44,7 @@ class Loading:
             gate.load, epoch, event.version, event.capacity_units, self._limit_units
         )
         yield from self._adopt_live(epoch)
-        yield from self.mark_ended(epoch)
+        yield from self._mark_ended(epoch)
         yield from process.run_script(epoch, gate.open, epoch)
         if not (yield from process.statement(ledger.authorise_gate, generation, epoch)):
             raise GateLost
@@ -65,8 +65,7 @@ class Loading:
                 return
             after = chunk[-1].order_id
 
-    def mark_ended(self, epoch: str) -> Steps[None]:
-        """Tell the gate whose orders are over, so that their buyers are no strangers to it."""
+    def _mark_ended(self, epoch: str) -> Steps[None]:
         after = _BEFORE_ALL
         while True:
             chunk = yield from self._process.statement(

@@ -15,6 +15,7 @@ from tests.simulation.history import BrokenPromise, History, Key, Press
 from tests.simulation.invariants import Evidence, Violation
 from tests.simulation.ledger import LedgerServer, Sale
 from tests.simulation.network import Network
+from tests.simulation.plan import Theme
 from tests.simulation.planted import Bug
 from tests.simulation.process import Process, Surroundings
 from tests.simulation.provider import ProviderServer
@@ -46,16 +47,21 @@ class Worker(Process):
         self._reconciler = Reconciler(self, self._terms)
         self._sweeper = Sweeper(self, Catalog(self))
         self._outbox = Outbox(self)
+
+    def begin(self) -> None:
+        """Run each kind in its loop."""
         for run_once in (self._reconciler.run_once, self._sweeper.run_once, self._outbox.run_once):
             self.spawn(self._repeat(run_once))
 
     def crash(self) -> None:
+        """It is there again at once, and knows nothing."""
         super().crash()
         self._boot()
+        self.begin()
 
     def _repeat(self, run_once: Callable[[], Steps[None]]) -> Steps[None]:
         random = self.scheduler.random
-        yield from pause(self.scheduler, random.randint(0, 1_000))
+        yield from pause(self.scheduler, random.randint(0, 300))
         while self.scheduler.now_ms < CHAOS_MS:
             try:
                 yield from run_once()
@@ -84,32 +90,29 @@ class Model:
     """See the module. `bugs` are planted in the protocol; `tell` gets the story's lines."""
 
     def __init__(
-        self, seed: int, bugs: Iterable[Bug] = (), tell: Callable[[str], None] | None = None
+        self,
+        seed: int,
+        bugs: Iterable[Bug] = (),
+        theme: Theme | None = None,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         self.seed = seed
         random = Random(seed)
         planted = frozenset(bugs)
         self.scheduler = Scheduler(random)
         self._story = Story(self.scheduler, tell)
-        self.plan = plan.draw(random, moments_until_ms=CHAOS_MS * 3 // 4)
+        self.plan = plan.draw(random, theme, until_ms=CHAOS_MS // 2)
         terms = self.plan.sale
         self.history = History(self.scheduler, self._answered, self._promise_broken)
         self._story.history = self.history
         around = Surroundings(
             scheduler=self.scheduler,
             network=Network(self.scheduler, self._story.call),
-            gate=GateServer(
-                self.scheduler, self.plan.gate_weather, self.plan.gate_skew_ms, planted
-            ),
+            gate=GateServer(self.scheduler, self.plan.gate_skew_ms, planted),
             ledger=LedgerServer(
-                self.scheduler,
-                self.plan.ledger_weather,
-                terms,
-                self.plan.ledger_skew_ms,
-                planted,
-                self._committed,
+                self.scheduler, terms, self.plan.ledger_skew_ms, planted, self._committed
             ),
-            provider=ProviderServer(self.plan.provider_weather),
+            provider=ProviderServer(),
             history=self.history,
             bugs=planted,
             tell=self._story.tell,
@@ -127,6 +130,7 @@ class Model:
         """Run it; a rule that does not hold is part of the outcome."""
         violation = None
         try:
+            self._open()
             self._chaos()
             self._quiet()
             self._press_at_quiet()
@@ -137,9 +141,19 @@ class Model:
             self.scheduler.stop()
         return Outcome(self.seed, self.scheduler.steps, len(self.seen.ledger.orders), violation)
 
-    # -- three acts
+    # -- four acts
+
+    def _open(self) -> None:
+        """The sale opens: its gate is loaded, and every process knows of it."""
+        self.workers[0].spawn(self.workers[0].run_once())
+        for api in self.apis:
+            api.spawn(api.catalog.require())
+        self.scheduler.run()
 
     def _chaos(self) -> None:
+        self._story.tell("", "chaos")
+        for process in [*self.apis, *self.workers]:
+            process.begin()
         faults = Faults(self._around, self.plan, self.apis, self.workers)
         faults.begin()
         random = self.scheduler.random
@@ -195,11 +209,11 @@ class Model:
     def _some_moment_ms(self) -> int:
         """A time near one of the run's moments."""
         random = self.scheduler.random
-        spread_ms = random.choice([5, 50, 500, 3_000])
+        spread_ms = random.choice([3, 3, 20, 500, 3_000])
         return random.choice(self.plan.moments_ms) + random.randrange(spread_ms)
 
     def _buyer(self, name: str) -> Buyer:
-        return Buyer(self.scheduler, name, self.apis, self.plan.sale, self.history)
+        return Buyer(self.scheduler, name, self.apis, self.plan, self.history)
 
     def _press(self, key: Key, items: tuple[Item, ...]) -> Any:
         buyer = self._buyer(key.buyer)

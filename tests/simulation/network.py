@@ -20,18 +20,6 @@ Asked = ParamSpec("Asked")
 Answer = TypeVar("Answer")
 
 
-class Server:
-    """Something that answers."""
-
-    def __init__(self, name: str, weather: "Weather") -> None:
-        self.name = name
-        self.weather = weather
-        self.down_until_ms = 0
-        # What may befall it before any step, with this chance.
-        self.frailty = 0.0
-        self.stumble: Callable[[], None] = lambda: None
-
-
 @dataclass(slots=True)
 class Weather:
     """How messages fare. Chances are per message; a slow one is late by up to `slow_ms_max`."""
@@ -46,6 +34,18 @@ class Weather:
         if self.slow_chance and random.random() < self.slow_chance:
             return int(random.random() * self.slow_ms_max)
         return 1 + int(random.random() * self.latency_ms_max)
+
+
+class Server:
+    """Something that answers."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.weather = Weather()
+        self.down_until_ms = 0
+        # What may befall it before any step, with this chance.
+        self.frailty = 0.0
+        self.stumble: Callable[[], None] = lambda: None
 
 
 class Network:

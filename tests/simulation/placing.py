@@ -5,9 +5,9 @@ told follows the ledger: an order is answered after its commit, and an id that i
 already is that order, whoever put it there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from onsale.domain.errors import (
     BuyerLimitReached,
@@ -24,21 +24,15 @@ from onsale.domain.order import Item, OrderStatus
 from tests.simulation.ending import give_back
 from tests.simulation.gate import Admission
 from tests.simulation.history import ATTEMPTS_MAX, BrokenPromise, Key
-from tests.simulation.ledger import (
-    ConstraintRefused,
-    LedgerRefusal,
-    LedgerVerdict,
-    OrderRow,
-    Placement,
-)
+from tests.simulation.ledger import ConstraintRefused, OrderRow, Placement
 from tests.simulation.planted import Bug
 from tests.simulation.process import GroupCommit, Pending, Process, Refusal, Verdict
 from tests.simulation.sale import Catalog, Sale
 from tests.simulation.scheduler import Promise, Steps
-from tests.simulation.timing import BYPASS_MS
+
+Written = TypeVar("Written")
 
 BATCH_SIZE_MAX = 4
-_LEDGER_TRIES = 2
 
 
 class Asked(NamedTuple):
@@ -59,7 +53,9 @@ class Placing:
         # One batch in flight: a second could overtake it, and orders are served as they came.
         self._gate_stage = GroupCommit(process, self._admit, BATCH_SIZE_MAX, in_flight_max=1)
         self._ledger_stage = GroupCommit(process, self._write, BATCH_SIZE_MAX, in_flight_max=2)
-        self._past_the_gate_until_ms = 0
+        self._ledger_only_stage = GroupCommit(
+            process, self._admit_by_ledger, BATCH_SIZE_MAX, in_flight_max=2
+        )
         self._waiters: dict[Key, Promise[Verdict]] = {}
         self._numbers = count()
 
@@ -100,22 +96,20 @@ class Placing:
         if isinstance(verdict, Placement):
             return (yield from self._placed(sale, order, verdict))
         if verdict.outcome is Outcome.SEEN_WITH_OTHER_BODY:
-            return (yield from self._same_body_or_reused(order))
+            return (yield from self._earlier_of_this_body(sale, order))
         if not verdict.stranger:
             # The order may have lived and ended: then it is not for the gate to refuse it.
             return (yield from self._earlier_or_refused(sale, order, verdict.outcome))
         raise _error_for(verdict.outcome)
 
-    def _same_body_or_reused(self, order: TakenOrder) -> Steps[OrderRow | None]:
-        """The gate may have taken the other body just now, for an order that is over already."""
+    def _earlier_of_this_body(self, sale: Sale, order: TakenOrder) -> Steps[OrderRow | None]:
+        """The gate may hold what was asked by mistake, and the ledger what was ordered before."""
         if self._process.has(Bug.OTHER_BODY_BY_THE_GATES_WORD):
             raise IdempotencyKeyReused
-        row = yield from self._process.statement(self._around.ledger.get, order.order_id)
-        if row is not None and row.status is OrderStatus.ABANDONED:
-            return None
-        if row is None or row.order.fingerprint != order.fingerprint:
+        earlier = yield from self._process.statement(self._around.ledger.get, order.order_id)
+        if earlier is None or earlier.order.fingerprint != order.fingerprint:
             raise IdempotencyKeyReused
-        return row
+        return (yield from self._placed(sale, order, Placement(earlier, new=False)))
 
     def _earlier_or_refused(
         self, sale: Sale, order: TakenOrder, refusal: Outcome
@@ -153,37 +147,26 @@ class Placing:
             # The sale goes on: the ledger admits, and the reconciler tells the gate.
             self._around.history.pass_by_gate("ledger admits")
             for pending in batch:
-                self._ledger_stage.enqueue(pending)
+                self._ledger_only_stage.enqueue(pending)
             return
         sale.see_batch(admission)
         for pending, outcome, stranger in zip(
             batch, admission.outcomes, admission.strangers, strict=True
         ):
-            if outcome in (Outcome.ADMITTED, Outcome.SEEN):
-                self._pass_on(pending, outcome, asked_at_ms)
+            if outcome is Outcome.ADMITTED:
+                self._pass_on(pending._replace(asked_gate_at_ms=asked_at_ms))
+            elif outcome is Outcome.SEEN:
+                self._pass_on(pending)
             else:
                 pending.waiter.keep(Refusal(outcome, stranger))
 
-    def _pass_on(self, pending: Pending, outcome: Outcome, asked_at_ms: int) -> None:
+    def _pass_on(self, pending: Pending) -> None:
         if self._process.has(Bug.ANSWERED_BEFORE_THE_COMMIT):
             now_ms = self._process.now_ms()
             pending.waiter.keep(Placement(OrderRow(pending.order, OrderStatus.HELD, now_ms), True))
-        self._ledger_stage.enqueue(
-            pending._replace(
-                asked_gate_at_ms=asked_at_ms, admitted_now=outcome is Outcome.ADMITTED
-            )
-        )
+        self._ledger_stage.enqueue(pending)
 
     def _ask_gate(self, sale: Sale, orders: list[TakenOrder]) -> Steps[Admission]:
-        if self._process.scheduler.now_ms < self._past_the_gate_until_ms:
-            raise GateUnavailable
-        try:
-            return (yield from self._ask_gate_in_force(sale, orders))
-        except GateUnavailable:
-            self._past_the_gate_until_ms = self._process.scheduler.now_ms + BYPASS_MS
-            raise
-
-    def _ask_gate_in_force(self, sale: Sale, orders: list[TakenOrder]) -> Steps[Admission]:
         gate, epoch = self._around.gate, sale.event.gate_epoch
         if epoch is not None:
             try:
@@ -199,69 +182,68 @@ class Placing:
     # -- the ledger's batches
 
     def _write(self, batch: list[Pending]) -> Steps[None]:
-        """Write a batch down; the ledger itself admits where the gate was passed by, and where the
-        gate has admitted what does not fit.
-        """
-        verdicts, sure = yield from self._ask_ledger(batch)
-        refused = [
-            pending
-            for pending, verdict in zip(batch, verdicts, strict=True)
-            if isinstance(verdict, LedgerRefusal)
-        ]
-        if sure:
-            yield from self._give_back_admitted(refused)
+        """Write a batch down; one that the ledger's constraints refuse is decided again there."""
+        ledger, orders = self._around.ledger, [pending.order for pending in batch]
+        try:
+            placements, _ = yield from self._insist(ledger.place, orders)
+        except ConstraintRefused:
+            if self._process.has(Bug.BATCH_FAILED_WHOLE):
+                for pending in batch:
+                    pending.waiter.keep(Refusal(Outcome.SOLD_OUT, stranger=True))
+            else:
+                yield from self._decide_again(batch)
+            return
+        self._note_broken_promises(batch, placements)
+        for pending, placement in zip(batch, placements, strict=True):
+            pending.waiter.keep(placement)
+
+    def _decide_again(self, batch: list[Pending]) -> Steps[None]:
+        refused = yield from self._admit_by_ledger(batch)
+        if refused:
+            sale = yield from self._catalog.require()
+            yield from give_back(self._process, sale, refused)
+
+    def _admit_by_ledger(self, batch: list[Pending]) -> Steps[list[bytes]]:
+        """Let the ledger decide a batch, and answer it; the ids that are refused for good."""
+        ledger, orders = self._around.ledger, [pending.order for pending in batch]
+        verdicts, certain = yield from self._insist(ledger.admit, orders)
+        self._note_broken_promises(batch, verdicts)
+        refused = []
         for pending, verdict in zip(batch, verdicts, strict=True):
             if isinstance(verdict, Placement):
                 pending.waiter.keep(verdict)
-            elif sure:
-                pending.waiter.keep(Refusal(verdict.outcome, stranger=True))
+            elif certain or self._process.has(Bug.REFUSED_AFTER_A_LOST_ANSWER):
+                pending.waiter.keep(Refusal(verdict, stranger=True))
+                refused.append(pending.order.order_id)
             else:
                 pending.waiter.fail(LedgerUnavailable())
+        return refused
 
-    def _give_back_admitted(self, refused: list[Pending]) -> Steps[None]:
-        """The gate admitted what the ledger does not take: the ledger is right."""
-        admitted = [one.order.order_id for one in refused if one.asked_gate_at_ms is not None]
-        if admitted:
-            sale = yield from self._catalog.require()
-            yield from give_back(self._process, sale, admitted)
-
-    def _ask_ledger(self, batch: list[Pending]) -> Steps[tuple[Sequence[LedgerVerdict], bool]]:
-        """What the ledger says of each, and whether a refusal is sure: while a try whose answer
-        was lost may still arrive, what it may place is not refused yet.
+    def _insist(
+        self, write: Callable[[list[TakenOrder]], list[Written]], orders: list[TakenOrder]
+    ) -> Steps[tuple[list[Written], bool]]:
+        """Write a batch, twice if need be, and say whether the first try was answered: if not, it
+        may still be on its way, and what the second refuses is not refused for certain.
         """
-        ledger, orders = self._around.ledger, [pending.order for pending in batch]
-        ledger_admits = any(pending.asked_gate_at_ms is None for pending in batch)
-        verdicts: Sequence[LedgerVerdict]
-        tries = 0
-        while True:
-            try:
-                if ledger_admits:
-                    verdicts = yield from self._process.statement(ledger.admit, orders)
-                else:
-                    verdicts = yield from self._process.statement(ledger.place, orders)
-                break
-            except ConstraintRefused:
-                if self._process.has(Bug.BATCH_FAILED_WHOLE):
-                    verdicts = [LedgerRefusal(Outcome.SOLD_OUT) for _ in batch]
-                    break
-                ledger_admits = True
-            except LedgerUnavailable:
-                tries += 1
-                if tries == _LEDGER_TRIES:
-                    raise
-        self._note_broken_promises(batch, verdicts)
-        return verdicts, tries == 0 or self._process.has(Bug.REFUSED_AFTER_A_LOST_ANSWER)
+        try:
+            return (yield from self._process.statement(write, orders)), True
+        except LedgerUnavailable:
+            pass
+        try:
+            return (yield from self._process.statement(write, orders)), False
+        except ConstraintRefused:
+            raise LedgerUnavailable from None
 
     def _note_broken_promises(
-        self, batch: list[Pending], verdicts: Sequence[LedgerVerdict]
+        self, batch: list[Pending], verdicts: Sequence[Placement | Outcome]
     ) -> None:
         """Whom the gate admitted just now, the ledger should take."""
         for pending, verdict in zip(batch, verdicts, strict=True):
-            if not pending.admitted_now or pending.asked_gate_at_ms is None:
+            if pending.asked_gate_at_ms is None:
                 continue
             ago_ms = self._process.scheduler.now_ms - pending.asked_gate_at_ms
-            if isinstance(verdict, LedgerRefusal):
-                why = verdict.outcome.name
+            if isinstance(verdict, Outcome):
+                why = verdict.name
             elif self._was_abandoned_within(ago_ms, verdict.row):
                 why = OrderStatus.ABANDONED.name
             else:
@@ -282,6 +264,7 @@ class Placing:
         waiter = self._waiters.get(key)
         if waiter is not None and self._process.has(Bug.COMMIT_NOT_SHIELDED):
             self._ledger_stage.cancel_flight_of(waiter)
+            self._ledger_only_stage.cancel_flight_of(waiter)
 
 
 def _error_for(outcome: Outcome) -> Refused:

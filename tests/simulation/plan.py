@@ -5,7 +5,7 @@ to meet the rare ones.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from random import Random
 from typing import TypeVar
@@ -39,6 +39,20 @@ class Frailty:
     mishaps: tuple[Mishap, ...]
 
 
+class Theme(Enum):
+    """What a run is mostly about: rare meetings need their causes to be frequent."""
+
+    ANYTHING = auto()
+    # The gate answers and loses nothing, so its own word must be enough; processes come and go.
+    SOUND_GATE = auto()
+    # Some processes reach the gate and others do not.
+    MIXED_MODE = auto()
+    LOST_GATE = auto()
+    SLOW_LEDGER = auto()
+    # Money, and a provider whose answers are lost.
+    CARDS = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """See the module. Buyers come at the moments; skews are of clocks, ahead of the true time."""
@@ -46,6 +60,10 @@ class Plan:
     sale: Sale
     buyers: int
     moments_ms: tuple[int, ...]
+    # How often a press under a key that was used before asks for something else, by mistake.
+    other_body_chance: float
+    # How often who has an order presses once more.
+    again_chance: float
     capacity_changes: int
     pass_every_ms_max: int
     gate_weather: Weather
@@ -60,30 +78,68 @@ class Plan:
     host_skew_ms: int
 
 
-def draw(random: Random, moments_until_ms: int) -> Plan:
-    """A plan of this seed's."""
-    # In the others the gate answers and loses nothing: there its own word must be enough.
-    gate_in_trouble = random.random() < 0.6
-    cuts = [Mishap.CUT_FROM_LEDGER] + gate_in_trouble * [Mishap.CUT_FROM_GATE]
-    api_mishaps = _some(random, [Mishap.CRASH, Mishap.NAP, *cuts])
-    worker_mishaps = _some(random, [Mishap.CRASH, Mishap.NAP, *cuts])
-    gate_mishaps = _some(
-        random, [Mishap.EMPTIED, Mishap.RESTARTED, Mishap.RESTORED, Mishap.SILENT]
-    )
+_GOES_AWAY = (Mishap.CRASH, Mishap.NAP)
+_CUT = (Mishap.CUT_FROM_GATE, Mishap.CUT_FROM_LEDGER)
+_LOST = (Mishap.EMPTIED, Mishap.RESTARTED, Mishap.RESTORED)
+_NEVER = Frailty(0.0, ())
+
+
+def draw(random: Random, theme: Theme | None, until_ms: int) -> Plan:
+    """A plan of this seed's, about this theme or any; buyers come before `until_ms`."""
+    plan = _anything(random, until_ms)
+    match theme or random.choice(list(Theme)):
+        case Theme.SOUND_GATE:
+            return replace(
+                plan,
+                capacity_changes=0,
+                gate_weather=Weather(latency_ms_max=random.choice([4, 40])),
+                gate=_NEVER,
+                apis=Frailty(random.choice([0.01, 0.04]), _some(random, _GOES_AWAY)),
+                workers=Frailty(plan.workers.chance, _some(random, _GOES_AWAY)),
+            )
+        case Theme.MIXED_MODE:
+            return replace(
+                plan,
+                apis=Frailty(0.02, (Mishap.CUT_FROM_GATE, *_some(random, _GOES_AWAY))),
+                workers=Frailty(0.01, _some(random, _CUT)),
+                gate=_NEVER,
+                other_body_chance=random.choice([0.0, 0.4]),
+            )
+        case Theme.LOST_GATE:
+            return replace(
+                plan,
+                gate=Frailty(random.choice([0.01, 0.04]), _some(random, _LOST)),
+                again_chance=0.8,
+            )
+        case Theme.SLOW_LEDGER:
+            slow = Weather(lost_chance=0.1, slow_chance=0.25, slow_ms_max=3_000)
+            return replace(plan, ledger_weather=slow)
+        case Theme.CARDS:
+            bad = Weather(lost_chance=0.15, slow_chance=0.2, slow_ms_max=2_000)
+            return replace(
+                plan, sale=replace(plan.sale, takes_cards=True), provider_weather=bad
+            )
+        case _:
+            return plan
+
+
+def _anything(random: Random, until_ms: int) -> Plan:
     return Plan(
         sale=_sale(random),
-        buyers=random.randint(3, 7),
-        moments_ms=tuple(
-            random.randrange(500, moments_until_ms) for _ in range(random.randint(2, 4))
-        ),
+        buyers=random.randint(4, 8),
+        moments_ms=tuple(random.randrange(100, until_ms) for _ in range(random.randint(1, 3))),
+        other_body_chance=random.choice([0.0, 0.05, 0.25]),
+        again_chance=0.5,
         capacity_changes=random.choice([0, 0, 1, 2]),
         pass_every_ms_max=random.choice([500, 2_000, 4_000]),
-        gate_weather=_weather(random) if gate_in_trouble else Weather(),
+        gate_weather=_weather(random),
         ledger_weather=_weather(random),
         provider_weather=_weather(random),
-        apis=Frailty(random.choice([0.0, 0.005, 0.02]), api_mishaps),
-        workers=Frailty(random.choice([0.0, 0.002, 0.005]), worker_mishaps),
-        gate=Frailty(gate_in_trouble * random.choice([0.0, 0.005, 0.02]), gate_mishaps),
+        apis=Frailty(random.choice([0.0, 0.005, 0.02]), _some(random, [*_GOES_AWAY, *_CUT])),
+        workers=Frailty(random.choice([0.0, 0.002, 0.005]), _some(random, [*_GOES_AWAY, *_CUT])),
+        gate=Frailty(
+            random.choice([0.0, 0.005, 0.02]), _some(random, [*_LOST, Mishap.SILENT])
+        ),
         ledger=Frailty(random.choice([0.0, 0.0, 0.002]), (Mishap.SILENT,)),
         gate_skew_ms=random.randint(0, 4_000),
         ledger_skew_ms=random.randint(0, 4_000),
@@ -100,7 +156,7 @@ def _some(random: Random, kinds: Sequence[Kind]) -> tuple[Kind, ...]:
 def _sale(random: Random) -> Sale:
     tiers = random.choice([1, 1, 2])
     return Sale(
-        capacity_units={number: random.randint(1, 4) for number in range(1, tiers + 1)},
+        capacity_units={number: random.choice([1, 2, 3, 4, 8]) for number in range(1, tiers + 1)},
         limit_units=random.choice([0, 2, 2, 3]),
         takes_cards=random.random() < 0.7,
     )
@@ -111,4 +167,5 @@ def _weather(random: Random) -> Weather:
         lost_chance=random.choice([0.0, 0.0, 0.02, 0.08]),
         slow_chance=random.choice([0.0, 0.05, 0.2]),
         slow_ms_max=random.choice([50, 1_000, 3_500]),
+        latency_ms_max=random.choice([4, 40]),
     )

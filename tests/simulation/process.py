@@ -15,7 +15,7 @@ from tests.simulation.network import Network
 from tests.simulation.planted import Bug
 from tests.simulation.provider import ProviderServer
 from tests.simulation.scheduler import Host, Promise, Scheduler, Steps
-from tests.simulation.timing import GATE_TIMEOUT_MS, LEDGER_TIMEOUT_MS, PROVIDER_TIMEOUT_MS
+from tests.simulation.timing import GATE_REST_MS, GATE_TIMEOUT_MS, LEDGER_TIMEOUT_MS, PROVIDER_TIMEOUT_MS
 
 Asked = ParamSpec("Asked")
 Answer = TypeVar("Answer")
@@ -43,11 +43,14 @@ class Process(Host):
         self.around = around
         self.skew_ms = skew_ms
         self._run_id: str | None = None
+        # The breaker: a gate that did not answer is left alone for a moment.
+        self._gate_rests_until_ms = 0
         self._session = Session()
 
     def crash(self) -> None:
         super().crash()
         self._run_id = None
+        self._gate_rests_until_ms = 0
         self._session.open = False
 
     def now_ms(self) -> int:
@@ -109,9 +112,15 @@ class Process(Host):
         **named: Asked.kwargs,
     ) -> Steps[Reply[Answer]]:
         around = self.around
-        reply = yield from around.network.call(
-            self, around.gate, GATE_TIMEOUT_MS, GateUnavailable, operation, *args, **named
-        )
+        if self.scheduler.now_ms < self._gate_rests_until_ms:
+            raise GateUnavailable
+        try:
+            reply = yield from around.network.call(
+                self, around.gate, GATE_TIMEOUT_MS, GateUnavailable, operation, *args, **named
+            )
+        except GateUnavailable:
+            self._gate_rests_until_ms = self.scheduler.now_ms + GATE_REST_MS
+            raise
         self._run_id = reply.run_id
         return reply
 
@@ -152,13 +161,12 @@ Verdict = Refusal | Placement
 class Pending(NamedTuple):
     """An order on its way and whoever waits for it.
 
-    `asked_gate_at_ms` is set once the gate has admitted it, just now or before.
+    `asked_gate_at_ms` is set when the gate has just admitted it, having been asked then.
     """
 
     order: TakenOrder
     waiter: Promise[Verdict]
     asked_gate_at_ms: int | None = None
-    admitted_now: bool = False
 
 
 class Failed(OnsaleError):
@@ -167,7 +175,7 @@ class Failed(OnsaleError):
     code = "failed"
 
 
-Flush = Callable[[list[Pending]], Steps[None]]
+Flush = Callable[[list[Pending]], Steps[object]]
 
 
 class GroupCommit:

@@ -7,7 +7,7 @@ after its attempt was voided counts.
 from dataclasses import dataclass
 
 from onsale.payments.provider import Declined
-from tests.simulation.network import Server, Weather
+from tests.simulation.network import Server
 
 
 @dataclass(slots=True)
@@ -27,8 +27,8 @@ class Account:
 class ProviderServer(Server):
     """See the module."""
 
-    def __init__(self, weather: Weather) -> None:
-        super().__init__("provider", weather)
+    def __init__(self) -> None:
+        super().__init__("provider")
         self.accounts: dict[str, Account] = {}
 
     def authorize(self, key: str, method: str) -> None:

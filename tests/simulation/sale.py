@@ -48,10 +48,11 @@ class Sale:
         self.event = event
 
     def see(self, availability: Availability, asked_at_ms: int) -> None:
-        """How the sale stands, as the gate said."""
-        self.view = View(
-            dict(availability.available_units), asked_at_ms, availability.orders_ever_admitted
-        )
+        """How the sale stands, as the gate said; a batch may have told of more admitted orders."""
+        admitted = availability.orders_ever_admitted
+        if self.view is not None:
+            admitted = max(admitted, self.view.orders_ever_admitted)
+        self.view = View(dict(availability.available_units), asked_at_ms, admitted)
 
     def see_filter(self, seen: frozenset[bytes], admitted: int) -> None:
         """The filter, read after at least `admitted` orders had been admitted in all."""

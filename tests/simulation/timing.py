@@ -9,18 +9,18 @@ rare meetings are common.
 PICTURE_AGE_MS = 250
 # Of 2 s and 6 s: `redis_timeout_seconds`, and the driver's limit for a statement.
 GATE_TIMEOUT_MS = 600
-LEDGER_TIMEOUT_MS = 1_200
+LEDGER_TIMEOUT_MS = 1_000
 PROVIDER_TIMEOUT_MS = 600
 # Of 10 s: `reconciler_grace_seconds`. Longer than a statement may take.
-GRACE_MS = 2_500
+GRACE_MS = 2_000
 # Of 0.2 s: `SECOND_LOOK_SECONDS`.
 SECOND_LOOK_MS = 100
 # Of 10 min and more: `hold_seconds`.
-HOLD_MS = 4_000
+HOLD_MS = 3_000
 # Every try of the provider, and as long again for the ledger: `given_up_after_seconds`.
 PAYMENT_GIVEN_UP_MS = 4 * PROVIDER_TIMEOUT_MS
-# After a gate that did not answer, a process goes past it for as long.
-BYPASS_MS = 500
+# Of 0.5 s: `redis_rest_seconds`.
+GATE_REST_MS = 300
 
 # Faults and buyers are done with by then; what is left is for the workers.
-CHAOS_MS = 14_000
+CHAOS_MS = 8_000

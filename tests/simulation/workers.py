@@ -43,6 +43,7 @@ class Reconciler:
         yield from process.run_script(
             epoch, self._gate.configure, event.version, event.capacity_units
         )
+        yield from self._tell_unheard(epoch)
         yield from self._give_back_ended(epoch)
         gate_only, ledger_only = yield from self._compare()
         yield from self._repair(epoch, gate_only, ledger_only)
@@ -57,6 +58,19 @@ class Reconciler:
                 pass
         yield from self._loading.load_gate(event)
         return (yield from self._process.statement(self._ledger.event))
+
+    def _tell_unheard(self, epoch: str) -> Steps[None]:
+        """What the ledger admitted while it had no gate to ask."""
+        statement, run_script = self._process.statement, self._process.run_script
+        while unheard := (yield from statement(self._ledger.unheard, CHUNK_ORDERS)):
+            rows = yield from statement(self._ledger.rows, unheard)
+            live = [row.order for row in rows.values() if row.live]
+            yield from run_script(epoch, self._gate.adopt, live)
+            ended = [order_id for order_id, row in rows.items() if not row.live]
+            if not self._process.has(Bug.ENDED_ORDERS_UNSEEN):
+                # Their buyers may press again, and are no strangers.
+                yield from run_script(epoch, self._gate.mark_seen, ended)
+            yield from statement(self._ledger.heard, unheard)
 
     def _give_back_ended(self, epoch: str) -> Steps[None]:
         """What the ledger ended lately and the gate may not have heard of."""
@@ -116,9 +130,6 @@ class Reconciler:
             yield from self._process.run_script(epoch, self._gate.give_back, [*fenced, *ended])
         for order_id in ledger_only:
             yield from self._adopt(epoch, order_id)
-        if not self._process.has(Bug.ENDED_ORDERS_UNSEEN):
-            # Those that the ledger admitted alone may have ended before the gate heard of them.
-            yield from self._loading.mark_ended(epoch)
 
     def _fence(self, order_ids: Sequence[bytes]) -> Steps[Sequence[bytes]]:
         """Those that are abandoned now, and not by somebody else's arriving in time."""
