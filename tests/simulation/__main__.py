@@ -1,7 +1,7 @@
 """Run seeds until one is bad, or tell the story of one.
 
-    uv run python -m tests.simulation [--runs N] [--from SEED] [--bug NAME]
-    uv run python -m tests.simulation --seed SEED [--bug NAME]
+uv run python -m tests.simulation [--runs N] [--from SEED] [--bug NAME]
+uv run python -m tests.simulation --seed SEED [--bug NAME]
 """
 
 import argparse

@@ -5,84 +5,18 @@ from functools import partial
 from itertools import count
 from random import Random
 
-from onsale.domain.errors import OnsaleError, Unavailable
 from onsale.domain.order import Item, OrderStatus
-from tests.simulation.ending import Ending
+from tests.simulation.api import Api, Connection
 from tests.simulation.history import Answer, History, Key
-from tests.simulation.ledger import OrderRow, Sale
-from tests.simulation.organising import Organising
-from tests.simulation.paying import Paying
+from tests.simulation.ledger import OrderRow, Terms
+from tests.simulation.placing import Asked
 from tests.simulation.plan import Plan
-from tests.simulation.placing import Asked, Placing
-from tests.simulation.process import Process, Surroundings
-from tests.simulation.sale import Catalog
 from tests.simulation.scheduler import Host, Promise, Scheduler, Steps, pause
-from tests.simulation.timing import CHAOS_MS, HOLD_MS, PICTURE_AGE_MS
+from tests.simulation.timing import HOLD_MS
 
 _TRIES_MAX = 4
 # From those who press and go at once to those who wait for everything.
 _PATIENCE_MS = (8, 100, 1_000, 6_000)
-
-
-class Api(Process):
-    """A process of the API; it begins with an empty memory after each crash."""
-
-    def __init__(self, around: Surroundings, name: str, skew_ms: int) -> None:
-        super().__init__(around, name, skew_ms)
-        self._connections: list[Promise[Answer | None]] = []
-        self._boot()
-
-    def _boot(self) -> None:
-        self.catalog = Catalog(self)
-        self.placing = Placing(self, self.catalog)
-        self.paying = Paying(self)
-        self.ending = Ending(self, self.catalog)
-        self.organising = Organising(self, self.catalog)
-
-    def begin(self) -> None:
-        """Keep the picture of the sale young."""
-        self.spawn(self._keep_young())
-
-    def crash(self) -> None:
-        """Every connection is reset; the process is there again at once."""
-        super().crash()
-        connections, self._connections = self._connections, []
-        for connection in connections:
-            connection.keep(None)
-        self._boot()
-        self.begin()
-
-    def _keep_young(self) -> Steps[None]:
-        random = self.scheduler.random
-        while self.scheduler.now_ms < CHAOS_MS:
-            yield from self.catalog.keep_young()
-            yield from pause(self.scheduler, random.randint(PICTURE_AGE_MS // 4, 1_000))
-
-    def serve(
-        self, request: Callable[["Api"], Steps[OrderRow | None]], connection: Promise[Answer | None]
-    ) -> None:
-        """Answer a request, unless this process crashes before."""
-        self._connections.append(connection)
-        self.spawn(self._answer(request(self), connection))
-
-    def _answer(
-        self, request: Steps[OrderRow | None], connection: Promise[Answer | None]
-    ) -> Steps[None]:
-        try:
-            row = yield from request
-        except OnsaleError as error:
-            answer = Answer("unavailable" if isinstance(error, Unavailable) else error.code)
-        else:
-            answer = _answer_of(row)
-        connection.keep(answer)
-        if connection in self._connections:
-            self._connections.remove(connection)
-
-
-def _answer_of(row: OrderRow | None) -> Answer:
-    if row is None:
-        return Answer("released")
-    return Answer(row.status.value, row.order.order_id, row.order.fingerprint)
 
 
 class Buyer(Host):
@@ -99,7 +33,7 @@ class Buyer(Host):
         super().__init__(scheduler, name)
         self._random: Random = scheduler.random
         self._apis = apis
-        self._terms = plan.sale
+        self._terms = plan.terms
         self._other_body_chance = plan.other_body_chance
         self._again_chance = plan.again_chance
         self._history = history
@@ -186,13 +120,13 @@ class Buyer(Host):
         patience_ms: int | None = None,
     ) -> Steps[Answer | None]:
         api = self._random.choice(self._apis)
-        connection: Promise[Answer | None] = Promise(self.scheduler)
+        connection: Connection = Promise(self.scheduler)
         self.scheduler.after(self._random.randint(1, 2), partial(api.serve, request, connection))
         patience_ms = patience_ms or self._random.choice(_PATIENCE_MS)
         self.scheduler.after(patience_ms, partial(self._go_away, api, connection, key))
         return (yield from connection.kept())
 
-    def _go_away(self, api: Api, connection: Promise[Answer | None], key: Key | None) -> None:
+    def _go_away(self, api: Api, connection: Connection, key: Key | None) -> None:
         if not connection.done:
             connection.keep(None)
             if key is not None:
@@ -206,7 +140,7 @@ def _pay(api: Api, order_id: bytes, buyer: bytes, method: str) -> Steps[OrderRow
 class Organiser:
     """Changes capacities in the midst of the sale."""
 
-    def __init__(self, apis: list[Api], terms: Sale) -> None:
+    def __init__(self, apis: list[Api], terms: Terms) -> None:
         self._apis = apis
         self._terms = terms
 

@@ -13,7 +13,7 @@ from onsale.domain.order import OrderStatus
 from onsale.domain.payment import PaymentState
 from tests.simulation.gate import GateRecord, GateServer
 from tests.simulation.history import BrokenPromise, History, Key, Press
-from tests.simulation.ledger import LedgerRecord, LedgerServer, OrderRow, Sale
+from tests.simulation.ledger import LedgerRecord, LedgerServer, OrderRow, Terms
 from tests.simulation.provider import ProviderServer
 from tests.simulation.timing import GATE_TIMEOUT_MS, GRACE_MS, HOLD_MS, PICTURE_AGE_MS
 
@@ -33,7 +33,7 @@ class Violation(AssertionError):
 class Evidence:
     """What rules look at."""
 
-    terms: Sale
+    terms: Terms
     gate: GateServer
     ledger: LedgerServer
     provider: ProviderServer

@@ -89,8 +89,8 @@ class LedgerRecord(NamedTuple):
     capacity_units: dict[int, int]
 
 
-@dataclass(slots=True)
-class Sale:
+@dataclass(frozen=True, slots=True)
+class Terms:
     """What an event is on sale with; `limit_units` of 0 is no limit."""
 
     capacity_units: dict[int, int]
@@ -111,20 +111,20 @@ class LedgerServer(Server):
     def __init__(
         self,
         scheduler: Scheduler,
-        sale: Sale,
+        terms: Terms,
         skew_ms: int,
         bugs: frozenset[Bug],
         committed: Callable[[], None],
     ) -> None:
         super().__init__("ledger")
         self._scheduler = scheduler
-        self._sale = sale
+        self._terms = terms
         self._skew_ms = skew_ms
         self._bugs = bugs
         self._committed = committed
-        self._event = EventRow(dict(sale.capacity_units))
-        self.reserved_units = dict.fromkeys(sale.capacity_units, 0)
-        self.sold_units = dict.fromkeys(sale.capacity_units, 0)
+        self._event = EventRow(dict(terms.capacity_units))
+        self.reserved_units = dict.fromkeys(terms.capacity_units, 0)
+        self.sold_units = dict.fromkeys(terms.capacity_units, 0)
         self.orders: dict[bytes, OrderRow] = {}
         self.payments: dict[tuple[bytes, int], PaymentRow] = {}
         self.changes = 0
@@ -167,10 +167,10 @@ class LedgerServer(Server):
         return verdicts
 
     def _refusal(self, order: TakenOrder, units_before: dict[bytes, int]) -> Outcome | None:
-        if self._sale.limit_units and Bug.LEDGER_ADMITS_WITHOUT_LIMIT not in self._bugs:
+        if self._terms.limit_units and Bug.LEDGER_ADMITS_WITHOUT_LIMIT not in self._bugs:
             counts_late = Bug.LEDGER_COUNTS_BEFORE_IT_LOCKS not in self._bugs
             units = self.units_of(order.buyer) if counts_late else units_before[order.buyer]
-            if units + order.units > self._sale.limit_units:
+            if units + order.units > self._terms.limit_units:
                 return Outcome.BUYER_LIMIT
         return None if self._fit([order]) else Outcome.SOLD_OUT
 
@@ -185,13 +185,13 @@ class LedgerServer(Server):
 
     def _over_limit(self, orders: Sequence[TakenOrder]) -> bool:
         wanted: dict[bytes, int] = {}
-        for order in orders if self._sale.limit_units else ():
+        for order in orders if self._terms.limit_units else ():
             before = wanted.get(order.buyer, self.units_of(order.buyer))
             wanted[order.buyer] = before + order.units
-        return any(units > self._sale.limit_units for units in wanted.values())
+        return any(units > self._terms.limit_units for units in wanted.values())
 
     def _insert(self, order: TakenOrder, *, unheard: bool = False) -> OrderRow:
-        held = self._sale.takes_cards
+        held = self._terms.takes_cards
         row = OrderRow(
             order,
             OrderStatus.HELD if held else OrderStatus.CONFIRMED,
@@ -288,7 +288,10 @@ class LedgerServer(Server):
         for key, payment in self.payments.items():
             if payment.order_id != order_id:
                 continue
-            if payment.state is PaymentState.AUTHORIZED and Bug.REFUND_VOIDS_A_CAPTURE in self._bugs:
+            if (
+                payment.state is PaymentState.AUTHORIZED
+                and Bug.REFUND_VOIDS_A_CAPTURE in self._bugs
+            ):
                 self._enter(key, PaymentState.VOID_DUE)
             elif payment.state in (PaymentState.AUTHORIZED, PaymentState.CAPTURED):
                 self._enter(key, PaymentState.REFUND_DUE)

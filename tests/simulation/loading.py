@@ -2,7 +2,7 @@
 
 from onsale.domain.errors import GateLost
 from onsale.gate.epoch import make_epoch
-from tests.simulation.ledger import EventRow, Sale
+from tests.simulation.ledger import EventRow, Terms
 from tests.simulation.process import Process
 from tests.simulation.scheduler import Steps
 
@@ -14,9 +14,9 @@ _BEFORE_ALL = b""
 class Loading:
     """One process that loads."""
 
-    def __init__(self, process: Process, sale: Sale) -> None:
+    def __init__(self, process: Process, terms: Terms) -> None:
         self._process = process
-        self._limit_units = sale.limit_units
+        self._limit_units = terms.limit_units
         self._gate = process.around.gate
         self._ledger = process.around.ledger
 
@@ -49,9 +49,7 @@ class Loading:
         if not (yield from process.statement(ledger.authorise_gate, generation, epoch)):
             raise GateLost
         newest = yield from process.statement(ledger.event)
-        yield from process.run_script(
-            epoch, gate.configure, newest.version, newest.capacity_units
-        )
+        yield from process.run_script(epoch, gate.configure, newest.version, newest.capacity_units)
 
     def _adopt_live(self, epoch: str) -> Steps[None]:
         after = _BEFORE_ALL

@@ -5,75 +5,30 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from onsale.domain.errors import OnsaleError
 from onsale.domain.order import Item
 from tests.simulation import invariants, plan
-from tests.simulation.clients import Api, Buyer, Organiser
+from tests.simulation.api import Api
+from tests.simulation.clients import Buyer, Organiser
 from tests.simulation.faults import Faults
 from tests.simulation.gate import GateServer
 from tests.simulation.history import BrokenPromise, History, Key, Press
 from tests.simulation.invariants import Evidence, Violation
-from tests.simulation.ledger import LedgerServer, Sale
+from tests.simulation.ledger import LedgerServer
 from tests.simulation.network import Network
 from tests.simulation.plan import Theme
 from tests.simulation.planted import Bug
-from tests.simulation.process import Process, Surroundings
+from tests.simulation.process import Surroundings
 from tests.simulation.provider import ProviderServer
-from tests.simulation.sale import Catalog
-from tests.simulation.scheduler import Scheduler, Steps, pause
+from tests.simulation.scheduler import Scheduler
 from tests.simulation.story import Story
 from tests.simulation.timing import CHAOS_MS, GRACE_MS, HOLD_MS, PAYMENT_GIVEN_UP_MS
-from tests.simulation.workers import Outbox, Reconciler, Sweeper
+from tests.simulation.workers import Worker
 
 _APIS = 2
 _WORKERS = 2
 # Each round takes what there is a step further: load, compare, give back; authorise, capture.
 _QUIET_ROUNDS_MAX = 8
 _PATIENCE_AT_QUIET_MS = 60_000
-
-
-class Worker(Process):
-    """A process of the workers: all three kinds, each in its own loop."""
-
-    def __init__(
-        self, around: Surroundings, name: str, skew_ms: int, terms: Sale, pass_every_ms_max: int
-    ) -> None:
-        super().__init__(around, name, skew_ms)
-        self._terms = terms
-        self._pass_every_ms_max = pass_every_ms_max
-        self._boot()
-
-    def _boot(self) -> None:
-        self._reconciler = Reconciler(self, self._terms)
-        self._sweeper = Sweeper(self, Catalog(self))
-        self._outbox = Outbox(self)
-
-    def begin(self) -> None:
-        """Run each kind in its loop."""
-        for run_once in (self._reconciler.run_once, self._sweeper.run_once, self._outbox.run_once):
-            self.spawn(self._repeat(run_once))
-
-    def crash(self) -> None:
-        """It is there again at once, and knows nothing."""
-        super().crash()
-        self._boot()
-        self.begin()
-
-    def _repeat(self, run_once: Callable[[], Steps[None]]) -> Steps[None]:
-        random = self.scheduler.random
-        yield from pause(self.scheduler, random.randint(0, 300))
-        while self.scheduler.now_ms < CHAOS_MS:
-            try:
-                yield from run_once()
-            except OnsaleError:
-                pass  # the next pass comes
-            yield from pause(self.scheduler, random.randint(200, self._pass_every_ms_max))
-
-    def run_once(self) -> Steps[None]:
-        """One pass of each."""
-        yield from self._sweeper.run_once()
-        yield from self._outbox.run_once()
-        yield from self._reconciler.run_once()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +57,7 @@ class Model:
         self.scheduler = Scheduler(random)
         self._story = Story(self.scheduler, tell)
         self.plan = plan.draw(random, theme, until_ms=CHAOS_MS // 2)
-        terms = self.plan.sale
+        terms = self.plan.terms
         self.history = History(self.scheduler, self._answered, self._promise_broken)
         self._story.history = self.history
         around = Surroundings(
@@ -157,7 +112,7 @@ class Model:
         faults = Faults(self._around, self.plan, self.apis, self.workers)
         faults.begin()
         random = self.scheduler.random
-        organiser = Organiser(self.apis, self.plan.sale)
+        organiser = Organiser(self.apis, self.plan.terms)
         for _ in range(self.plan.capacity_changes):
             self.scheduler.at(self._some_moment_ms(), organiser.change_a_capacity)
         for n in range(self.plan.buyers):
@@ -191,7 +146,7 @@ class Model:
             answer = self._press(key, press.items)
             if not answer.placed:
                 raise Violation("I5", f"at quiet {key} is told {answer.code}")
-        for tier in self.plan.sale.capacity_units:
+        for tier in self.plan.terms.capacity_units:
             self._buy_out(tier)
         invariants.both_stores_agree(self.seen)
 
@@ -202,7 +157,9 @@ class Model:
             answer = self._press(Key(f"late{tier}-{n}", "key"), (Item(tier, 1),))
             expected = n < left
             if answer.placed != expected or (not expected and answer.code != "sold_out"):
-                raise Violation("I9", f"{left} left in tier {tier}, number {n} is told {answer.code}")
+                raise Violation(
+                    "I9", f"{left} left in tier {tier}, number {n} is told {answer.code}"
+                )
 
     # -- how
 

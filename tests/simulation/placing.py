@@ -23,10 +23,11 @@ from onsale.domain.inventory import Outcome, TakenOrder
 from onsale.domain.order import Item, OrderStatus
 from tests.simulation.ending import give_back
 from tests.simulation.gate import Admission
+from tests.simulation.group_commit import GroupCommit, Pending, Refusal, Verdict
 from tests.simulation.history import ATTEMPTS_MAX, BrokenPromise, Key
 from tests.simulation.ledger import ConstraintRefused, OrderRow, Placement
 from tests.simulation.planted import Bug
-from tests.simulation.process import GroupCommit, Pending, Process, Refusal, Verdict
+from tests.simulation.process import Process
 from tests.simulation.sale import Catalog, Sale
 from tests.simulation.scheduler import Promise, Steps
 

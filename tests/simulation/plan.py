@@ -10,7 +10,7 @@ from enum import Enum, auto
 from random import Random
 from typing import TypeVar
 
-from tests.simulation.ledger import Sale
+from tests.simulation.ledger import Terms
 from tests.simulation.network import Weather
 
 Kind = TypeVar("Kind")
@@ -57,7 +57,7 @@ class Theme(Enum):
 class Plan:
     """See the module. Buyers come at the moments; skews are of clocks, ahead of the true time."""
 
-    sale: Sale
+    terms: Terms
     buyers: int
     moments_ms: tuple[int, ...]
     # How often a press under a key that was used before asks for something else, by mistake.
@@ -116,16 +116,14 @@ def draw(random: Random, theme: Theme | None, until_ms: int) -> Plan:
             return replace(plan, ledger_weather=slow)
         case Theme.CARDS:
             bad = Weather(lost_chance=0.15, slow_chance=0.2, slow_ms_max=2_000)
-            return replace(
-                plan, sale=replace(plan.sale, takes_cards=True), provider_weather=bad
-            )
+            return replace(plan, terms=replace(plan.terms, takes_cards=True), provider_weather=bad)
         case _:
             return plan
 
 
 def _anything(random: Random, until_ms: int) -> Plan:
     return Plan(
-        sale=_sale(random),
+        terms=_terms(random),
         buyers=random.randint(4, 8),
         moments_ms=tuple(random.randrange(100, until_ms) for _ in range(random.randint(1, 3))),
         other_body_chance=random.choice([0.0, 0.05, 0.25]),
@@ -137,9 +135,7 @@ def _anything(random: Random, until_ms: int) -> Plan:
         provider_weather=_weather(random),
         apis=Frailty(random.choice([0.0, 0.005, 0.02]), _some(random, [*_GOES_AWAY, *_CUT])),
         workers=Frailty(random.choice([0.0, 0.002, 0.005]), _some(random, [*_GOES_AWAY, *_CUT])),
-        gate=Frailty(
-            random.choice([0.0, 0.005, 0.02]), _some(random, [*_LOST, Mishap.SILENT])
-        ),
+        gate=Frailty(random.choice([0.0, 0.005, 0.02]), _some(random, [*_LOST, Mishap.SILENT])),
         ledger=Frailty(random.choice([0.0, 0.0, 0.002]), (Mishap.SILENT,)),
         gate_skew_ms=random.randint(0, 4_000),
         ledger_skew_ms=random.randint(0, 4_000),
@@ -153,9 +149,9 @@ def _some(random: Random, kinds: Sequence[Kind]) -> tuple[Kind, ...]:
     return some or (random.choice(kinds),)
 
 
-def _sale(random: Random) -> Sale:
+def _terms(random: Random) -> Terms:
     tiers = random.choice([1, 1, 2])
-    return Sale(
+    return Terms(
         capacity_units={number: random.choice([1, 2, 3, 4, 8]) for number in range(1, tiers + 1)},
         limit_units=random.choice([0, 2, 2, 3]),
         takes_cards=random.random() < 0.7,

@@ -1,21 +1,20 @@
 """The workers: each a `run_once` that needs no memory; as `onsale.workers`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from onsale.domain.errors import GateLost
+from onsale.domain.errors import GateLost, OnsaleError
 from onsale.domain.order import OrderStatus
 from onsale.domain.payment import PaymentState
 from onsale.payments.provider import AnswerLost
 from tests.simulation.ending import give_back
 from tests.simulation.gate import StoredOrder
-from tests.simulation.ledger import EventRow, OrderRow, PaymentRow
-from tests.simulation.ledger import Sale as SaleTerms
+from tests.simulation.ledger import EventRow, OrderRow, PaymentRow, Terms
 from tests.simulation.loading import CHUNK_ORDERS, Loading
 from tests.simulation.planted import Bug
-from tests.simulation.process import Process
+from tests.simulation.process import Process, Surroundings
 from tests.simulation.sale import Catalog
 from tests.simulation.scheduler import Steps, pause
-from tests.simulation.timing import GRACE_MS, SECOND_LOOK_MS
+from tests.simulation.timing import CHAOS_MS, GRACE_MS, SECOND_LOOK_MS
 
 BATCH_ORDERS_MAX = 3
 BATCH_PAYMENTS_MAX = 3
@@ -27,7 +26,7 @@ Comparison = tuple[dict[bytes, OrderStatus | None], list[bytes]]
 class Reconciler:
     """Makes the gate agree with the ledger, by order ids and never by counters."""
 
-    def __init__(self, process: Process, terms: SaleTerms) -> None:
+    def __init__(self, process: Process, terms: Terms) -> None:
         self._process = process
         self._gate = process.around.gate
         self._ledger = process.around.ledger
@@ -223,3 +222,47 @@ class Outbox:
         return self._process.statement(
             self._ledger.move_payment, payment.order_id, payment.attempt, payment.state, enter
         )
+
+
+class Worker(Process):
+    """A process of the workers: all three kinds, each in a loop of its own."""
+
+    def __init__(
+        self, around: Surroundings, name: str, skew_ms: int, terms: Terms, pass_every_ms_max: int
+    ) -> None:
+        super().__init__(around, name, skew_ms)
+        self._terms = terms
+        self._pass_every_ms_max = pass_every_ms_max
+        self._boot()
+
+    def _boot(self) -> None:
+        self._reconciler = Reconciler(self, self._terms)
+        self._sweeper = Sweeper(self, Catalog(self))
+        self._outbox = Outbox(self)
+
+    def begin(self) -> None:
+        """Run each kind in its loop."""
+        for run_once in (self._reconciler.run_once, self._sweeper.run_once, self._outbox.run_once):
+            self.spawn(self._repeat(run_once))
+
+    def crash(self) -> None:
+        """It is there again at once, and knows nothing."""
+        super().crash()
+        self._boot()
+        self.begin()
+
+    def _repeat(self, run_once: Callable[[], Steps[None]]) -> Steps[None]:
+        random = self.scheduler.random
+        yield from pause(self.scheduler, random.randint(0, 300))
+        while self.scheduler.now_ms < CHAOS_MS:
+            try:
+                yield from run_once()
+            except OnsaleError:
+                pass  # the next pass comes
+            yield from pause(self.scheduler, random.randint(200, self._pass_every_ms_max))
+
+    def run_once(self) -> Steps[None]:
+        """One pass of each."""
+        yield from self._sweeper.run_once()
+        yield from self._outbox.run_once()
+        yield from self._reconciler.run_once()
