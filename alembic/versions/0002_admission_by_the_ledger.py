@@ -32,14 +32,16 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("event_id", "buyer_id", name=op.f("buyer_units_pkey")),
     )
+    # A gate that was lost at a bad moment may have let a buyer have more than the limit.
     op.execute("""
         INSERT INTO buyer_units (event_id, buyer_id, units, limit_units)
-        SELECT o.event_id, o.buyer_id, sum(i.quantity), e.max_per_buyer_units
+        SELECT o.event_id, o.buyer_id, sum(i.quantity),
+               greatest(e.max_per_buyer_units, sum(i.quantity))
         FROM orders o
         JOIN events e ON e.id = o.event_id AND e.max_per_buyer_units > 0
         JOIN order_items i ON i.event_id = o.event_id AND i.order_id = o.id
         WHERE o.status IN ('held', 'confirmed')
-        GROUP BY 1, 2, 4
+        GROUP BY o.event_id, o.buyer_id, e.max_per_buyer_units
     """)
 
 

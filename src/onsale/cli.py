@@ -293,8 +293,8 @@ def bench(
     suite: Annotated[
         list[str] | None,
         typer.Option(
-            help="core, quick, disk, redis, live, events, workers, metrics or memory; several run"
-            " as one. See `loadtest/README.md`."
+            help="core, quick, disk, redis, live, events, workers, metrics, memory or capacity;"
+            " several run as one. See `loadtest/README.md`."
         ),
     ] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Turns of every variant.")] = None,
@@ -335,25 +335,31 @@ def bench(
 
 @app.command()
 def chaos(
-    minutes: Annotated[float, typer.Option(min=0.1, help="How long things are broken.")] = 10,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="Go on in turns until then (default: 10).")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Replays the course of another run.")] = None,
     faults: Annotated[str | None, typer.Option(help="name,… (default: all there are).")] = None,
+    short: Annotated[
+        bool, typer.Option("--short", help="One of each sort, once: less than three minutes.")
+    ] = False,
     as_json: Json = False,
     report_dir: Annotated[
-        Path | None, typer.Option(help="Where history and logs are left (default: reports/…).")
+        Path | None, typer.Option(help="Where history and logs are left if it fails.")
     ] = None,
 ) -> None:
     """Break everything in turn under a sale on this machine, and hold the books against it."""
     _unwind_when_told_to_stop()
     with _one_line_errors():
+        from onsale.chaos.faults import FAULTS, SHORT
         from onsale.chaos.run import chosen, run
         from onsale.chaos.text import render
 
         console = _console(as_json)
         report = run(
-            chosen(faults),
+            chosen(faults or ",".join(SHORT if short else FAULTS)),
             seed=secrets.randbelow(1_000_000) if seed is None else seed,
-            seconds=60 * minutes,
+            seconds=60 * (minutes if minutes is not None else 0 if short else 10),
             report_dir=report_dir or _new_report_dir("chaos"),
             tell=lambda line: console.print(f"  {line}", style="dim", highlight=False),
         )
@@ -499,7 +505,7 @@ def _capacity_setup(workers: int | None, utilisation: float) -> "Setup":
 
 def _check_demo(reference: "Reference | None", as_json: bool) -> None:
     from onsale.capacity.check import check_demo
-    from onsale.capacity.text import render_check
+    from onsale.capacity.check_text import render_check
 
     _unwind_when_told_to_stop()
     console = _console(as_json)

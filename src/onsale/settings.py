@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     # Whoever brings an unknown token waits for the keys, and so do those behind them.
     auth_jwks_timeout_seconds: Seconds = 2.0
     # Bounds what remembered tokens take; each saves the signature check of a repeated press.
-    auth_cache_size_max: Count = 20_000
+    auth_cache_size_max: Count = 8_000
 
     # -- where a process listens
     # API processes that share the port; each is one core's worth of Python.

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from onsale.bench import run as bench_run
 from onsale.bench.goals import GOALS, Goal, Verdict, check, check_as_json, falls_short
+from onsale.bench.probes import Holdings
 from onsale.bench.result import BenchResult, Footprint, Spread, Turn
 from onsale.bench.text import render_check
 from onsale.cli import app
@@ -106,6 +107,14 @@ def test_a_goal_is_short_only_when_no_round_reached_it(spread: Spread, verdict: 
     flipped = Spread(-spread.median, -spread.high, -spread.low)
     at_most = Goal("less is better", lambda result: flipped, must=-1.0, aim=-1.4)
     assert at_most.verdict(MET) is verdict
+
+
+def test_bytes_at_the_gate_are_those_of_a_million_orders_where_there_are() -> None:
+    (goal,) = (goal for goal in GOALS if goal.title == "Redis bytes per live order")
+    filled = replace(MET, filled={"live_1m": Holdings(1_000_000, 0, 80_000_000)})
+    assert goal.spread(MET) == Spread(150, 150, 150)
+    assert goal.spread(filled) == Spread(80, 80, 80)
+    assert filled.as_json()["variants"]["live_1m"]["redis_bytes_per_live_order"] == 80
 
 
 def test_people_and_programs_read_the_same_verdicts() -> None:

@@ -232,7 +232,7 @@ class GateMachine(RuleBasedStateMachine):
 
     @invariant()
     def filter_knows_whoever_was_admitted(self) -> None:
-        seen = self._run(self._gate.seen_filter(self._event.id))
+        seen = self._run(self._gate.seen_filter(self._event.id, self._epoch))
         assert all(seen.may_contain(order_id) for order_id in self._ever_admitted)
 
     # -- how

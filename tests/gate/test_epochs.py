@@ -43,6 +43,7 @@ OPERATIONS: dict[str, Operation] = {
     "configure": lambda gate, event, epoch: gate.configure(event, epoch),
     "availability": lambda gate, event, epoch: gate.availability(event.id, epoch),
     "audit": lambda gate, event, epoch: gate.audit(event.id, epoch),
+    "seen": lambda gate, event, epoch: gate.seen_filter(event.id, epoch),
     "open": lambda gate, event, epoch: gate.open(event.id, epoch),
 }
 # What a loading may be told before it is open.
@@ -294,7 +295,6 @@ async def read_orders(gate: Gate, event_id: str) -> list[object]:
 READINGS: dict[str, Callable[[Gate, str], Awaitable[object]]] = {
     "orders": read_orders,
     "missing": lambda gate, event_id: gate.missing(event_id, [ORDER.id]),
-    "seen_filter": lambda gate, event_id: gate.seen_filter(event_id),
     "now_seconds": lambda gate, event_id: gate.now_seconds(event_id),
     "run_id": lambda gate, event_id: gate.run_id(event_id),
     "retire": lambda gate, event_id: gate.retire(event_id, keep_seconds=60),

@@ -63,7 +63,8 @@ async def test_alive_and_ready(client: httpx.AsyncClient) -> None:
 async def _is_ready(client: httpx.AsyncClient, **dependencies: bool) -> bool:
     answer = await client.get("/readyz")
     content: dict[str, Any] = answer.json()
-    well = all(dependencies.values())
+    # Without the gate the sale goes on.
+    well = dependencies["postgres"]
     assert (answer.status_code == 200) == (content["status"] == "ok")
     return content == {
         "status": "ok" if well else "unavailable",

@@ -20,6 +20,8 @@ def room(postgres: EmbeddedPostgres) -> Iterator[Settings]:
     execute(postgres.url, "CREATE DATABASE ledger_room")
     url = postgres.url_for("ledger_room")
     migrate(url)
+    # Postgres looks for a deadlock after a second; a test that plants some cannot wait so long.
+    execute(url, "ALTER DATABASE ledger_room SET deadlock_timeout = '20ms'")
     yield Settings(database_url=url)
     execute(postgres.url, "DROP DATABASE ledger_room WITH (FORCE)")
 

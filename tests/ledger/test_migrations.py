@@ -94,6 +94,56 @@ def test_every_migration_can_be_taken_back(empty_database: str) -> None:
     assert asyncio.run(_differences(empty_database)) == []
 
 
+_SALES_OF_BEFORE = (
+    """
+    INSERT INTO events (id, name, starts_at, sale_opens_at, sale_closes_at, hold_seconds,
+                        max_per_buyer_units, payment, currency)
+    SELECT id::uuid, 'A night', now(), now() - interval '1 d', now(), 600, units, 'none', 'EUR'
+    FROM (VALUES (repeat('1', 32), 6), (repeat('2', 32), 0)) AS limits (id, units)
+    """,
+    """
+    INSERT INTO orders (event_id, id, buyer_id, status, fingerprint, amount_minor_units,
+                        created_at, expires_at, ended_at)
+    SELECT events.id, gen_random_uuid(), buyer_id, status::order_status, 0, 0, now(), now(),
+           CASE WHEN status NOT IN ('held', 'confirmed') THEN now() END
+    FROM events, (VALUES ('ada', 'held'), ('ada', 'confirmed'), ('bob', 'confirmed'),
+                         ('bob', 'released'), ('cyd', 'expired'), ('dan', 'refunded'),
+                         ('', 'abandoned'), ('eve', 'held'), ('eve', 'held'), ('eve', 'confirmed'))
+        AS bought (buyer_id, status)
+    """,
+    """
+    INSERT INTO order_items
+    SELECT event_id, id, number, number FROM orders, (VALUES (1), (2)) AS tiers (number)
+    WHERE status <> 'abandoned'
+    """,
+)
+
+
+def test_the_units_of_buyers_of_before_are_counted(empty_database: str) -> None:
+    """Of the live orders of events with a limit. A buyer who is over it, as when nobody
+    counted here, keeps what they have. Seen red without each of these, and with orders counted.
+    """
+    command.upgrade(config(empty_database), "0001")
+    for statement in _SALES_OF_BEFORE:
+        asyncio.run(_execute(empty_database, statement))
+    migrate(empty_database)
+    assert asyncio.run(_buyer_units(empty_database)) == {
+        ("1" * 32, "ada", 6, 6),
+        ("1" * 32, "bob", 3, 6),
+        ("1" * 32, "eve", 9, 9),
+    }
+
+
+async def _buyer_units(url: str) -> set[tuple[str, str, int, int]]:
+    engine = create_async_engine(url)
+    async with engine.connect() as connection:
+        rows = await connection.execute(
+            text("SELECT event_id, buyer_id, units, limit_units FROM buyer_units")
+        )
+    await engine.dispose()
+    return {(event_id.hex, *rest) for event_id, *rest in rows}
+
+
 def test_migrating_twice_changes_nothing(empty_database: str) -> None:
     migrate(empty_database)
     migrate(empty_database)

@@ -232,7 +232,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
     port = free_port()
     with running_exporter() as exporter_port:
         config = yaml.safe_load((MONITORING / "prometheus/prometheus.yml").read_text())
-        config["global"] |= {"scrape_interval": "200ms", "scrape_timeout": "200ms"}
+        config["global"] |= {"scrape_interval": "1s", "scrape_timeout": "1s"}
         for job in config["scrape_configs"]:
             own = job["job_name"] == "prometheus"
             job["static_configs"] = [{"targets": [f"127.0.0.1:{port if own else exporter_port}"]}]

@@ -5,9 +5,8 @@ Nobody is measured meanwhile, but others may be made ready: a million requests t
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Self
+from typing import NamedTuple, Self
 
 from onsale.bench.databases import tidy
 from onsale.bench.preparing import Subject
@@ -15,10 +14,16 @@ from onsale.bench.probes import resident_bytes
 from onsale.bench.result import Footprint
 from onsale.bench.turns import Turns
 
-# After how many requests the memory is looked at.
-_LOOKS = (10_000, 1_000_000)
-# Whoever gives up waits for the end of a turn.
-_TURN_SECONDS_MAX = 10
+# After how many requests the memory is looked at, and how long a turn may be on the way there: a
+# few requests are soon too many, and whoever gives up waits for the end of a turn.
+_LOOKS = ((10_000, 1), (1_000_000, 10))
+
+
+class MemoryLooks(NamedTuple):
+    """What was seen, and a line for everything that was wrong."""
+
+    footprints: list[Footprint]
+    faults: list[str]
 
 
 class MemoryRun:
@@ -27,7 +32,7 @@ class MemoryRun:
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
         self._thread = ThreadPoolExecutor(1)
-        self._footprints: Future[list[Footprint]] | None = None
+        self._looking: Future[MemoryLooks] | None = None
         self._given_up = threading.Event()
 
     def __enter__(self) -> Self:
@@ -39,19 +44,22 @@ class MemoryRun:
 
     def begin(self, subject: Subject) -> None:
         """Begin with a server that is warm."""
-        self._footprints = self._thread.submit(lambda: list(self._look(subject)))
+        self._looking = self._thread.submit(self._look, subject)
 
-    def end(self) -> list[Footprint]:
+    def end(self) -> MemoryLooks:
         """What was seen, when it has been; nothing if nothing was begun. Raises `BenchError`."""
-        return self._footprints.result() if self._footprints else []
+        return self._looking.result() if self._looking else MemoryLooks([], [])
 
-    def _look(self, subject: Subject) -> Iterator[Footprint]:
+    def _look(self, subject: Subject) -> MemoryLooks:
+        footprints, faults = [], []
         requests, seconds = 0, 1
-        for look in _LOOKS:
+        for look, seconds_max in _LOOKS:
             while requests < look and not self._given_up.is_set():
-                driven = self._turns.drive(subject, seconds)
+                driven, wrong = self._turns.unmeasured(subject, min(seconds, seconds_max))
                 requests += driven.requests
+                faults += wrong
                 left_seconds = (look - requests) * driven.duration_seconds / driven.requests
-                seconds = min(max(1, int(left_seconds)), _TURN_SECONDS_MAX)
-            yield Footprint(requests, resident_bytes(subject.server.process.pid))
+                seconds = max(1, int(left_seconds))
+            footprints.append(Footprint(requests, resident_bytes(subject.server.process.pid)))
         asyncio.run(tidy(subject.server.stores.database_url))
+        return MemoryLooks(footprints, faults)

@@ -36,6 +36,8 @@ class Subject:
     request: Request
     events: Sequence[str]
     requests_max: int | None = None
+    # What was there before the crowd, of variants that are about it.
+    filled: Holdings | None = None
     # Requests go on where the last turn ended, so that each has a key and a buyer of its own.
     next_index: int = 0
 
@@ -74,6 +76,9 @@ def prepare(
     if sale.live_orders:
         presses = [Press(f"earlier-{i:07d}", "earlier") for i in range(sale.live_orders)]
         fill(server.stores, events[0], presses, OrderStatus.CONFIRMED)
+        subject = _ordering(server, folder, events)
+        subject.filled = subject.holdings()
+        return subject
     return _ordering(server, folder, events)
 
 

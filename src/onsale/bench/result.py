@@ -2,8 +2,10 @@
 
 import statistics
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Self
+
+from onsale.bench.probes import Holdings
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ class BenchResult:
     """All turns by variant, a list item for each round, with what the run was like.
 
     `load_average` is that of the minute before the start: what else the machine was doing.
+    `filled` is what variants held before the crowd came, of those that are about it.
     `faults` has a line for every answer and order that should not have been, or is missing.
     """
 
@@ -119,6 +122,7 @@ class BenchResult:
     turns: dict[str, list[Turn]]
     footprints: list[Footprint]
     faults: list[str]
+    filled: dict[str, Holdings] = field(default_factory=dict)
 
     @property
     def well(self) -> bool:
@@ -135,6 +139,11 @@ class BenchResult:
         orders = sum(turn.new_orders for turn in turns)
         grown_bytes = sum(getattr(turn, f"{store}_bytes") or 0 for turn in turns)
         return grown_bytes / orders if orders and grown_bytes else None
+
+    def redis_bytes_per_live_order(self, variant: str) -> float | None:
+        """What the event takes in Redis, divided by the orders that it was filled with."""
+        filled = self.filled.get(variant)
+        return filled.redis_bytes / filled.orders if filled else None
 
     def ratio(self, ratio: Ratio) -> Spread | None:
         """The ratio over the rounds, or `None` unless both have the figure."""
@@ -175,5 +184,6 @@ class BenchResult:
             **{figure: spread and spread._asdict() for figure, spread in spreads},
             "redis_bytes_per_order": self.bytes_per_order(name, "redis"),
             "postgres_bytes_per_order": self.bytes_per_order(name, "postgres"),
+            "redis_bytes_per_live_order": self.redis_bytes_per_live_order(name),
             "rounds": [asdict(turn) for turn in self.turns[name]],
         }

@@ -71,7 +71,7 @@ def run(
             else:
                 subjects.append(subject)
         tell("waiting for the memory run, if there is one")
-        footprints = memory.end()
+        footprints, memory_faults = memory.end()
         played = _Rounds(turns, subjects, suite.open_loop, tell)
         for number in range(1, rounds + 1):
             played.play(number)
@@ -81,8 +81,9 @@ def run(
         cpus=os.cpu_count() or 1,
         load_average=load_average,
         turns=played.turns,
+        filled={subject.variant.name: subject.filled for subject in subjects if subject.filled},
         footprints=footprints,
-        faults=played.faults,
+        faults=memory_faults + played.faults,
     )
 
 

@@ -1,7 +1,6 @@
 """What is measured, running: both stores and a server for each variant."""
 
 import os
-import random
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from onsale.bench.errors import BenchError
 from onsale.bench.probes import Stores
 from onsale.bench.variants import Variant
 from onsale.embedded import EmbeddedPostgres, EmbeddedValkey, spawn_child, stop_child
+from onsale.embedded.processes import last_words
 from onsale.ledger.migrations import migrate
 
 _READY_SECONDS_MAX = 60.0
@@ -50,7 +50,12 @@ class Server:
     def check(self) -> None:
         """Raises `BenchError` when the process has ended."""
         if self.process.poll() is not None:
-            raise BenchError(f"the {self.variant.name} process ended; see {self.log_path}")
+            raise self.failure("ended")
+
+    def failure(self, what: str) -> BenchError:
+        """An error that names the server and tells the end of its log, which goes with the run."""
+        said = last_words(self.log_path, offset_bytes=0)
+        return BenchError(f"{self.variant.name} {what}; the end of its log: {said}")
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ def stage(
         stores = [Stores(_database(variant, postgres), valkey.url) for variant in variants]
         tell("starting a server for each variant")
         servers = []
-        for variant, its_stores, ports in zip(variants, stores, _free_ports(), strict=False):
+        for variant, its_stores, ports in zip(variants, stores, _free_ports(exits), strict=False):
             redis_url = _way_to_redis(variant, valkey.url, folder, exits)
             server = _start(variant, folder, auth_secret, its_stores, redis_url, ports)
             exits.callback(stop_child, server.process)
@@ -153,14 +158,20 @@ def _wait_until_ready(server: Server) -> None:
         if all(_accepts(port) for port in ports):
             return
         time.sleep(_READY_POLL_SECONDS)
-    raise BenchError(f"{server.variant.name} was not ready in time; see {server.log_path}")
+    raise server.failure("was not ready in time")
 
 
-def _free_ports() -> Iterator[range]:
+def _free_ports(exits: ExitStack) -> Iterator[range]:
     """Ports in a row that nobody listens on, for one server after the other."""
-    blocks = range(_PORTS.start, _PORTS.stop, _PORTS_PER_SERVER)
-    for first in random.sample(blocks, len(blocks)):
+    for first in range(_PORTS.start, _PORTS.stop, _PORTS_PER_SERVER):
         ports = range(first, first + _PORTS_PER_SERVER)
+        # A name that is free again when this process ends: another run, whose servers may not
+        # listen yet, has another name.
+        name = exits.enter_context(socket.socket(socket.AF_UNIX))
+        try:
+            name.bind(f"\0onsale-bench-{first}")
+        except OSError:
+            continue
         if not any(_accepts(port) for port in ports):
             yield ports
 

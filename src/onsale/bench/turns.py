@@ -5,7 +5,6 @@ from http import HTTPStatus
 from typing import NamedTuple, Self
 
 from onsale.bench.crowd import Crowd, Driven
-from onsale.bench.errors import BenchError
 from onsale.bench.preparing import Subject
 from onsale.bench.probes import ApiCounters, Holdings, cpu_seconds
 from onsale.bench.result import Turn
@@ -122,19 +121,21 @@ class Turns:
         """Drive it unmeasured, until a sale of few orders has all of them."""
         orders_max = subject.variant.orders_max
         for _ in range(_WARM_UPS_MAX):
-            self.drive(subject, _WARM_UP_SECONDS)
+            self._drive(subject, _WARM_UP_SECONDS)
             _settled(subject)
             held = subject.holdings()
             if held is None or held.orders == orders_max or (orders_max is None and held.orders):
                 return
-        raise BenchError(f"{subject.variant.name} did not get warm; see {subject.server.log_path}")
+        raise subject.server.failure("did not get warm")
 
     def closed(self, subject: Subject) -> Measured:
         """A turn in which every connection sends when it has been answered, or as its variant."""
         held_before = subject.holdings()
         counted_before = _settled(subject)
         used_before = _Work.so_far(subject.server, self._running)
-        driven = self.drive(subject, self._seconds, subject.variant.arrivals_per_second)
+        driven = self._drive_for_answers(
+            subject, self._seconds, subject.variant.arrivals_per_second
+        )
         counted = _settled(subject)
         used = _Work.so_far(subject.server, self._running).since(used_before)
         seen = _Seen(
@@ -149,21 +150,41 @@ class Turns:
     def open(self, subject: Subject, arrivals_per_second: float) -> OpenTurn:
         """A turn in which the crowd arrives whether or not it is answered."""
         held_before = subject.holdings()
-        driven = self.drive(subject, self._seconds, arrivals_per_second)
+        driven = self._drive_for_answers(subject, self._seconds, arrivals_per_second)
         _settled(subject)
         grown = _grown(subject, held_before)
-        seen = _Seen(subject.variant, driven, _OPEN_CONNECTIONS, None, grown)
         return OpenTurn(
             driven.requests / driven.duration_seconds,
             # The one on top of the other: wrk does not say which of the answers were sent late.
             driven.p99_ms + driven.late_p99_ms,
             driven.late_p99_ms,
             grown,
-            seen.faults,
+            _Seen(subject.variant, driven, _OPEN_CONNECTIONS, None, grown).faults,
         )
 
-    def drive(self, subject: Subject, seconds: int, arrivals_per_second: float = 0) -> Driven:
-        """Send the crowd. Raises `BenchError` when nobody is answered."""
+    def unmeasured(self, subject: Subject, seconds: int) -> tuple[Driven, list[str]]:
+        """Drive it for its own sake: what the crowd saw, and what was wrong."""
+        held_before = subject.holdings()
+        driven = self._drive_for_answers(subject, seconds)
+        _settled(subject)
+        seen = _Seen(
+            subject.variant,
+            driven,
+            self._connections_of(subject),
+            None,
+            _grown(subject, held_before),
+        )
+        return driven, seen.faults
+
+    def _drive_for_answers(
+        self, subject: Subject, seconds: int, arrivals_per_second: float = 0
+    ) -> Driven:
+        driven = self._drive(subject, seconds, arrivals_per_second)
+        if not driven.requests:
+            raise subject.server.failure(f"answered nobody in {seconds} s")
+        return driven
+
+    def _drive(self, subject: Subject, seconds: int, arrivals_per_second: float = 0) -> Driven:
         server, variant = subject.server, subject.variant
         connections = self._connections_of(subject)
         if arrivals_per_second and not variant.connections:
@@ -180,10 +201,8 @@ class Turns:
         # One for each connection was sent and not counted, and wrk itself throws one away.
         subject.next_index += driven.requests + connections + 1
         server.check()
-        if not driven.requests:
-            raise BenchError(f"{variant.name} answered nothing; see {server.log_path}")
         if subject.requests_max is not None and subject.next_index > subject.requests_max:
-            raise BenchError(f"{variant.name} was asked more often than was made ready for")
+            raise server.failure("was asked more often than was made ready for")
         return driven
 
     def _connections_of(self, subject: Subject) -> int:
@@ -229,7 +248,7 @@ def _settled(subject: Subject) -> ApiCounters | None:
             return counters
         before = counters
         time.sleep(_SETTLE_POLL_SECONDS)
-    raise BenchError(f"{subject.variant.name} did not settle; see {subject.server.log_path}")
+    raise subject.server.failure("did not settle")
 
 
 def _is_idle(server: Server) -> bool:

@@ -74,8 +74,9 @@ class Costs:
 
     `per_batch` is what a batch costs however many it has, `flight_seconds` how long one is under
     way that meets no other work, `order_seconds` how long an order takes that meets nobody.
-    `calm_refusal` is a refusal where they are few. `crowding` is by how much the API's CPU grows
-    where several processes share a machine.
+    `calm_refusal` is a refusal where they are few, `watching` what a process that looks after a
+    sale costs the stores in a second, and `crowding` by how much the API's CPU grows where several
+    processes share a machine.
     """
 
     order: Kind
@@ -87,22 +88,29 @@ class Costs:
     flight_seconds: float | None = None
     order_seconds: float | None = None
     calm_refusal: Kind | None = None
+    watching: Cpu = Cpu()
     crowding: float = 1.0
 
     # -- how they are made
 
+    def with_calm_refusals(self, calm: Kind) -> "Costs":
+        """Knowing refusals at a low rate.
+
+        They ask no store: what the stores used meanwhile is for news of the sale, by the clock.
+        """
+        watching = replace(calm.cpu, api=0.0) * calm.requests_per_second
+        refusal = replace(calm, cpu=Cpu(api=calm.cpu.api))
+        return replace(self, calm_refusal=refusal, watching=watching)
+
     def with_calm_orders(self, calm: Kind, seconds: float) -> "Costs":
         """Knowing orders at a low rate, in small batches, and how long one took."""
         shared = 1 / calm.batch_size - 1 / self.order.batch_size
-        per_batch = ((calm.cpu - self.order.cpu) * (1 / shared)).positive if shared > 0 else Cpu()
+        dearer = calm.cpu - self.watching * (1 / calm.requests_per_second) - self.order.cpu
+        per_batch = (dearer * (1 / shared)).positive if shared > 0 else Cpu()
         costs = replace(self, per_batch=per_batch, order_seconds=seconds)
         idle_share = costs._idle_share(calm.requests_per_second)
         met = orders_met(calm.batch_size)
         return replace(costs, flight_seconds=met * idle_share / calm.requests_per_second)
-
-    def with_calm_refusals(self, calm: Kind) -> "Costs":
-        """Knowing refusals at a low rate."""
-        return replace(self, calm_refusal=calm)
 
     def with_several_processes(self, order: Kind) -> "Costs":
         """Knowing an order by one of several processes, whose batches are smaller."""
@@ -111,19 +119,31 @@ class Costs:
 
     # -- what they say
 
-    def batch_size(self, orders_per_second: float) -> float:
-        """Orders in a batch of one process that gets so many of them a second.
+    def batch_size(
+        self,
+        arrivals_per_second: float,
+        *,
+        together: float = 1.0,
+        evenly: bool = False,
+        slowed: float = 1.0,
+    ) -> float:
+        """Orders in a batch of one process where so many buyers arrive, each with some `together`.
 
         A batch is what arrived while the last one was under way, and that takes longer by what the
-        loop has to do for those who arrive meanwhile. Never smaller than the loop has time for, and
-        never larger than was measured under full load: larger ones are cheaper, by a guess.
+        loop has to do for those who arrive meanwhile. Work takes `slowed` times as long as its CPU
+        where others want the same cores. Never smaller than the loop has time for, and never larger
+        than was measured under full load: larger ones are cheaper, by a guess.
         """
-        idle_share = self._idle_share(orders_per_second)
+        orders_per_second = arrivals_per_second * together
+        idle_share = self._idle_share(orders_per_second, slowed)
         if self.flight_seconds is None or idle_share <= 0:
             return self.order.batch_size
-        met = orders_per_second * self.flight_seconds / idle_share
-        least = orders_per_second * self.per_batch.api * MICRO / idle_share
-        return min(self.order.batch_size, max(batch_of(met), least))
+        # An order takes two flights, one to the gate and one to the ledger.
+        slower_seconds = (slowed - 1) * self.per_batch.total / 2 * MICRO
+        met = arrivals_per_second * (self.flight_seconds + slower_seconds) / idle_share
+        arrived = max(1.0, met) if evenly else batch_of(met)
+        least = orders_per_second * self.per_batch.api * slowed * MICRO / idle_share
+        return min(self.order.batch_size, max(arrived * together, least))
 
     def in_batches(self, kind: Kind, batch_size: float) -> Cpu:
         """CPU of such a request in a batch of that size, or of the measured one if that is less."""
@@ -143,16 +163,16 @@ class Costs:
         share = (refusals_per_second - calm.requests_per_second) / span
         return calm.cpu + (busy.cpu - calm.cpu) * min(1.0, max(0.0, share))
 
-    def _idle_share(self, orders_per_second: float) -> float:
+    def _idle_share(self, orders_per_second: float, slowed: float = 1.0) -> float:
         """How much of the loop's time is not for the orders themselves."""
         own_us = self.order.cpu.api - self.per_batch.api / self.order.batch_size
-        return 1 - orders_per_second * max(0.0, own_us) * MICRO
+        return 1 - orders_per_second * max(0.0, own_us) * slowed * MICRO
 
 
 def batch_of(met: float) -> float:
     """The mean size of a batch when so many arrive, on average, while another is under way.
 
-    Of Poisson arrivals none come with probability e^-x; then the next order is a batch by itself.
+    Of x that arrive by chance none do with probability e^-x; then the next is a batch by itself.
     """
     return met + math.exp(-met)
 

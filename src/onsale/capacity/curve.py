@@ -33,7 +33,8 @@ class Stretch(NamedTuple):
             return 0.0
         # The root of a quadratic in the form that stands a slope of zero.
         square = max(0.0, self.first_rate**2 + 2 * self._slope * buyer)
-        return 2 * buyer / (self.first_rate + math.sqrt(square))
+        twice_the_mean_rate = self.first_rate + math.sqrt(square)
+        return 2 * buyer / twice_the_mean_rate if twice_the_mean_rate else 0.0
 
     @property
     def _slope(self) -> float:
@@ -42,9 +43,13 @@ class Stretch(NamedTuple):
 
 @dataclass(frozen=True)
 class Curve:
-    """The arrivals of a whole sale, stretch after stretch; time counts from its opening."""
+    """The arrivals of a whole sale, stretch after stretch; time counts from its opening.
+
+    Buyers come by chance, or `evenly`, each at the same distance from the one before.
+    """
 
     stretches: tuple[Stretch, ...]
+    evenly: bool = False
 
     @classmethod
     def of_sale(
@@ -60,13 +65,12 @@ class Curve:
                 raise ValueError(f"{name} must be more than zero")
         if not 1 <= peak_factor < math.inf:
             raise ValueError("the peak factor is at least 1: the peak is no lower than the mean")
-        mean_rate = buyers / seconds
-        wall_seconds = min(peak_seconds, seconds / peak_factor)
-        wall = Stretch(wall_seconds, mean_rate * peak_factor, mean_rate * peak_factor)
-        rest_seconds = seconds - wall_seconds
-        if rest_seconds <= 0:
-            return cls((wall,))
-        rest_rate = max(0.0, buyers - wall.buyers) / rest_seconds
+        peak_rate = buyers / seconds * peak_factor
+        if peak_seconds >= seconds / peak_factor:
+            return cls((Stretch(seconds / peak_factor, peak_rate, peak_rate),))
+        rest_seconds = seconds - peak_seconds
+        rest_rate = max(0.0, buyers - peak_rate * peak_seconds) / rest_seconds
+        wall = Stretch(peak_seconds, peak_rate, peak_rate)
         return cls((wall, Stretch(rest_seconds, rest_rate, rest_rate)))
 
     @classmethod
@@ -74,7 +78,12 @@ class Curve:
         """As k6 sends them in `flash_sale`."""
         peak = buyers / seconds / _SPIKE_AREA
         ramp, plateau, tail = (share * seconds for share in _SPIKE_SHARES)
-        return cls((Stretch(ramp, 0, peak), Stretch(plateau, peak, peak), Stretch(tail, peak, 0)))
+        stretches = (
+            Stretch(ramp, 0, peak),
+            Stretch(plateau, peak, peak),
+            Stretch(tail, peak, 0),
+        )
+        return cls(stretches, evenly=True)
 
     @property
     def buyers(self) -> float:

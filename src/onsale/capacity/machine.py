@@ -8,6 +8,12 @@ from dataclasses import dataclass
 from onsale.capacity.costs import MICRO, Costs, Cpu
 from onsale.capacity.model import OnSale
 
+_HALVINGS = 60
+# On a machine that is full, whoever wants a core shares it with the crowd.
+_SLOWED = 2.0
+# More than any Python answers.
+_PER_SECOND_MAX = 1e6
+
 
 @dataclass(frozen=True)
 class Use:
@@ -21,11 +27,16 @@ class Use:
 
 
 def use_of(sale: OnSale, costs: Costs, workers: int = 1) -> Use:
-    """What a sale uses in which nobody pays and nobody waits."""
+    """What a sale uses in which nobody pays or waits, and each buyer presses all at once."""
     sold_out_seconds = sale.arrivals.seconds_of(sale.orders)
+    batch_size = costs.batch_size(
+        sale.orders / sold_out_seconds / workers,
+        together=sale.presses,
+        evenly=sale.arrivals.evenly,
+    )
     presses = sale.orders * sale.presses
-    batch_size = costs.batch_size(presses / sold_out_seconds / workers)
     used = _press(costs, sale.presses, batch_size) * presses
+    used += costs.watching * (sale.arrivals.seconds * workers)
     if sale.sells_out:
         refusals = sale.requests - presses
         seconds_left = sale.arrivals.seconds - sold_out_seconds
@@ -39,10 +50,17 @@ def presses_per_second_max(
 ) -> float:
     """Winners' presses that a machine answers in a second when more come than it can do.
 
-    Then batches are full. The crowd needs `crowd_us` of CPU for each press, of the same cores.
+    The crowd needs `crowd_us` of CPU for each press, of the same cores. Batches are as large as
+    that rate makes them, for the service need not be at its limit when the machine is.
     """
-    cpu = _press(costs, presses, costs.order.batch_size)
-    return min(workers / (cpu.api * MICRO), cores / ((cpu.total + crowd_us) * MICRO))
+    low, high = 0.0, _PER_SECOND_MAX
+    for _ in range(_HALVINGS):
+        rate = (low + high) / 2
+        batch_size = costs.batch_size(rate / presses / workers, together=presses, slowed=_SLOWED)
+        cpu = _press(costs, presses, batch_size)
+        api_cores, all_cores = rate * cpu.api * MICRO, rate * (cpu.total + crowd_us) * MICRO
+        low, high = (rate, high) if api_cores <= workers and all_cores <= cores else (low, rate)
+    return low
 
 
 def _press(costs: Costs, presses: float, batch_size: float) -> Cpu:

@@ -13,8 +13,10 @@ from typing import Any
 from onsale.capacity.costs import MICRO, Costs, Cpu, Kind
 from onsale.capacity.curve import Curve
 
+# On the wire, without TLS and what a browser adds; an order is the longest of the usual answers.
+_REQUEST_BYTES, _ANSWER_BYTES = 420, 524
 # Points at which the queue is looked at.
-_STEPS = 1_000
+_STEPS = 200
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,8 @@ class Plan:
     redis_connections_max: int
     redis_bytes: float
     postgres_bytes: float
+    network_in_bits_per_second: float
+    network_out_bits_per_second: float
 
     @property
     def first_to_break(self) -> Part:
@@ -189,6 +193,8 @@ def plan(sale: OnSale, costs: Costs, setup: Setup) -> Plan:
         redis_connections_max=workers * setup.redis_connections_max,
         redis_bytes=sale.orders * sale.placing(costs).redis_bytes,
         postgres_bytes=sale.orders * demand.postgres_bytes_per_order,
+        network_in_bits_per_second=demand.peak * sale.presses * _REQUEST_BYTES * 8,
+        network_out_bits_per_second=demand.peak * sale.presses * _ANSWER_BYTES * 8,
     )
 
 

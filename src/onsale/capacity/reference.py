@@ -136,10 +136,10 @@ def _costs(variants: _Variants) -> Costs:
         sold_out=variants.sold_out.kind,
         pay=variants.pay.kind if variants.pay else None,
     )
+    if variants.sold_out_calm is not None:
+        costs = costs.with_calm_refusals(variants.sold_out_calm.kind)
     if variants.order_calm is not None:
         latency_seconds = variants.order_calm.p50_ms.median / 1e3
         costs = costs.with_calm_orders(variants.order_calm.kind, latency_seconds)
-    if variants.sold_out_calm is not None:
-        costs = costs.with_calm_refusals(variants.sold_out_calm.kind)
     several = variants.workers_4 or variants.workers_2
     return costs if several is None else costs.with_several_processes(several.kind)

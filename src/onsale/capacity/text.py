@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table
 
-from onsale.capacity.check import DEVIATION_MAX, Check
 from onsale.capacity.costs import Costs
 from onsale.capacity.model import Name, OnSale, Plan, Setup
 from onsale.capacity.reference import Reference
@@ -39,33 +38,6 @@ def render(plan: Plan, sale: OnSale, setup: Setup, reference: Reference, console
     console.print()
     for line in _source(reference):
         console.print(line, style="dim", highlight=False)
-
-
-def render_check(check: Check, console: Console) -> None:
-    """Print every figure as predicted and as measured."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("", style="bold")
-    for name in ("predicted", "measured", "deviation"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for figure in check.compared:
-        table.add_row(
-            f"{figure.name} {figure.unit}",
-            _amount(figure.predicted),
-            _amount(figure.measured),
-            f"{figure.deviation:+.0%}",
-            style=None if figure.well else "red",
-        )
-    console.print()
-    console.print(table)
-    console.print()
-    console.print(
-        f"k6 used {check.crowd_us:,.0f} µs a request; others left {check.cores:.2f} cores.",
-        highlight=False,
-    )
-    if check.well:
-        console.print(f"Every figure is within {DEVIATION_MAX:.0%}.", style="green")
-    else:
-        console.print(f"Not every figure is within {DEVIATION_MAX:.0%}.", style="red")
 
 
 def _crowd(plan: Plan, sale: OnSale) -> Iterator[str]:
@@ -130,6 +102,11 @@ def _answers(plan: Plan, sale: OnSale, setup: Setup) -> Iterator[tuple[str, str]
         f"{plan.client_connections:,.0f} of buyers, unless a proxy has them;"
         f" {plan.postgres_connections_max:,} of Postgres and {plan.redis_connections_max:,} of"
         " Redis at most",
+    )
+    yield (
+        "network",
+        f"{plan.network_in_bits_per_second / 1e6:,.0f} Mbit/s in,"
+        f" {plan.network_out_bits_per_second / 1e6:,.0f} Mbit/s out, of HTTP at the peak",
     )
 
 

@@ -105,6 +105,13 @@ class Client:
         operation = Operation(Kind.LIST, api, name, time.time())
         return await self._ask(operation, "GET", "/v1/orders")
 
+    async def resize(self, api: str, event_id: str, tier_id: str, capacity: int) -> Operation:
+        """Give a tier another capacity, as the organiser."""
+        name = OrderName(event_id, "organiser", "")
+        operation = Operation(Kind.RESIZE, api, name, time.time(), ((tier_id, capacity),))
+        path = f"/v1/events/{event_id}/tiers/{tier_id}"
+        return await self._ask(operation, "PATCH", path, scope="admin", json={"capacity": capacity})
+
     # -- how
 
     async def _ask(

@@ -1,4 +1,5 @@
-"""Buyers who do everything that buyers do, and an organiser who refunds; by the seed's dice.
+"""Buyers who do everything that buyers do, and an organiser who refunds and changes capacities; by
+the seed's dice.
 
 They come in waves: in the lull between two, holds expire and seats come back, so that the next
 wave finds whether they are on sale.
@@ -24,6 +25,8 @@ _THINK_SECONDS: Final = (0.05, 0.4)
 _RETRIES_MAX: Final = 12
 _RETRY_SECONDS: Final = (0.1, 0.6)
 _REFUND_SECONDS: Final = 0.15
+_RESIZE_SECONDS: Final = 1.5
+_CAPACITY_UNITS: Final = (60, 110)
 # Of those who hang up by themselves, within this time: before, amid and after the commit.
 _HANG_UP_SECONDS: Final = (0.001, 0.05)
 # By then every process has a picture of the sale that is younger than the order.
@@ -46,13 +49,14 @@ class Crowd:
         self._numbers = count()
 
     async def run(self) -> None:
-        """Buy, probe and refund, for ever."""
+        """Buy, probe, refund and resize, for ever."""
         async with asyncio.TaskGroup() as tasks:
             for number in range(_BUYERS_AT_ONCE):
                 tasks.create_task(self._queue(Random(f"{self._seed} buyers {number}")))
             for api in self._client.apis:
                 tasks.create_task(self._probe(api))
-            tasks.create_task(self._refund(Random(f"{self._seed} organiser")))
+            tasks.create_task(self._refund(Random(f"{self._seed} refunds")))
+            tasks.create_task(self._resize(Random(f"{self._seed} capacities")))
 
     async def _queue(self, dice: Random) -> None:
         while True:
@@ -72,9 +76,13 @@ class Crowd:
             await asyncio.sleep(_REFUND_SECONDS)
             if self._confirmed:
                 at = dice.randrange(len(self._confirmed))
-                name, order_id = self._confirmed.pop(at)
-                organiser = name  # the token says who asks; the name, about which order
-                await self._client.refund(self._api(dice), organiser, order_id)
+                await self._client.refund(self._api(dice), *self._confirmed.pop(at))
+
+    async def _resize(self, dice: Random) -> None:
+        while True:
+            await asyncio.sleep(_RESIZE_SECONDS)
+            event_id, units = self._sales.free.event_id, dice.randint(*_CAPACITY_UNITS)
+            await self._client.resize(self._api(dice), event_id, "ga", units)
 
     # -- one buyer
 
@@ -99,20 +107,7 @@ class Crowd:
         """Press until there is a word that stands, or until he has had enough."""
         patience = 0 if dice.random() < 0.25 else _RETRIES_MAX
         for last_try in range(patience + 1):
-            presses = 2 if dice.random() < 0.1 else 1
-            hangs_up = self._hangs_up_after_seconds(dice)
-            answers = await asyncio.gather(
-                *(
-                    self._client.place(
-                        self._api(dice),
-                        name,
-                        items,
-                        method=method,
-                        hangs_up_after_seconds=hangs_up,
-                    )
-                    for _ in range(presses)
-                )
-            )
+            answers = await self._press(dice, name, items, method)
             told = next((answer for answer in answers if answer.acknowledged), None)
             if told is not None:
                 return told
@@ -120,6 +115,23 @@ class Crowd:
                 return None
             await asyncio.sleep(dice.uniform(*_RETRY_SECONDS))
         return None
+
+    async def _press(
+        self,
+        dice: Random,
+        name: OrderName,
+        items: tuple[tuple[str, int], ...],
+        method: str | None,
+    ) -> list[Operation]:
+        """Once, or twice at once; and go away now and then before there is an answer."""
+        hangs_up = self._hangs_up_after_seconds(dice)
+        presses = (
+            self._client.place(
+                self._api(dice), name, items, method=method, hangs_up_after_seconds=hangs_up
+            )
+            for _ in range(2 if dice.random() < 0.1 else 1)
+        )
+        return await asyncio.gather(*presses)
 
     async def _afterwards(self, dice: Random, sale: Sale, placed: Operation) -> None:
         name, order_id = placed.name, placed.order_id

@@ -1,5 +1,6 @@
 """All that the rules are held against: the history, the course, the looks, and the final books."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import NamedTuple
 
 from onsale.chaos.history import History
 from onsale.chaos.incidents import Course
+from onsale.chaos.receiver import Message
 from onsale.chaos.sales import Sale
 from onsale.chaos.watcher import Look
 from onsale.domain.order import OrderStatus
@@ -24,9 +26,12 @@ SELECT o.event_id, o.id, o.buyer_id, o.status::text, o.amount_minor_units,
        ARRAY(SELECT t.id || ' ' || i.quantity FROM order_items i
              JOIN tiers t ON t.event_id = i.event_id AND t.number = i.tier_number
              WHERE i.event_id = o.event_id AND i.order_id = o.id) AS items
-FROM orders o
+FROM orders o WHERE o.event_id = ANY($1::uuid[])
 """
-_PAYMENTS = "SELECT event_id, order_id, attempt, amount_minor_units, state::text FROM payments"
+_PAYMENTS = """
+SELECT event_id, order_id, attempt, amount_minor_units, state::text FROM payments
+WHERE event_id = ANY($1::uuid[])
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +78,14 @@ class Evidence:
     rows: list[Row]
     payments: list[PaymentRow]
     provider: list[ProviderLine]
+    messages: list[Message]
 
     def sale(self, event_id: str) -> Sale:
         """The sale of an event."""
         return next(sale for sale in self.sales if sale.event_id == event_id)
 
 
-async def audits_of(service: Service, sales: tuple[Sale, ...]) -> list[Audit]:
+async def audits_of(service: Service, sales: Sequence[Sale]) -> list[Audit]:
     """The books of every sale, as the audit has them. Raises `LedgerUnavailable`."""
     found = []
     for sale in sales:
@@ -89,10 +95,10 @@ async def audits_of(service: Service, sales: tuple[Sale, ...]) -> list[Audit]:
     return found
 
 
-async def rows_of(service: Service) -> list[Row]:
-    """Every order there is. Raises `LedgerUnavailable`."""
+async def rows_of(service: Service, sales: Sequence[Sale]) -> list[Row]:
+    """Every order of the sales. Raises `LedgerUnavailable`."""
     async with service.database.driver("evidence") as connection:
-        found = await connection.fetch(_ORDERS)
+        found = await connection.fetch(_ORDERS, [sale.event_id for sale in sales])
     return [
         Row(
             event_id=row["event_id"].hex,
@@ -109,19 +115,20 @@ async def rows_of(service: Service) -> list[Row]:
     ]
 
 
-async def payments_of(service: Service) -> list[PaymentRow]:
-    """Every payment there is. Raises `LedgerUnavailable`."""
+async def payments_of(service: Service, sales: Sequence[Sale]) -> list[PaymentRow]:
+    """Every payment for the sales. Raises `LedgerUnavailable`."""
     async with service.database.driver("evidence") as connection:
-        found = await connection.fetch(_PAYMENTS)
+        found = await connection.fetch(_PAYMENTS, [sale.event_id for sale in sales])
     return [
         PaymentRow(event_id.hex, order_id.hex, attempt, amount, PaymentState(state))
         for event_id, order_id, attempt, amount, state in found
     ]
 
 
-def provider_lines(path: Path) -> list[ProviderLine]:
-    """What the provider did."""
-    return list(read_books(path))
+def provider_lines(path: Path, sales: Sequence[Sale]) -> list[ProviderLine]:
+    """What the provider did for the sales."""
+    event_ids = {sale.event_id for sale in sales}
+    return [line for line in read_books(path) if line.key.partition(".")[0] in event_ids]
 
 
 def _seconds(moment: datetime | None) -> float | None:

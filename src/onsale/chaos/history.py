@@ -23,6 +23,7 @@ class Kind(StrEnum):
     REFUND = "refund"
     READ = "read"
     LIST = "list"
+    RESIZE = "resize"
 
 
 class Outcome(StrEnum):

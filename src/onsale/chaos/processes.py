@@ -24,9 +24,9 @@ class Process:
     argv: Sequence[str]
     env: Mapping[str, str]
     log_path: Path
+    pid: int = 0
     # A descriptor of the process, which no other process can come by, as it can by its number.
     _fd: int | None = field(default=None, repr=False)
-    _pid: int = 0
 
     def start(self, more_env: Mapping[str, str] | None = None) -> None:
         """Start it, with a variable or two beside its own; a process that runs ends first."""
@@ -39,8 +39,8 @@ class Process:
         with socket.socket(socket.AF_UNIX) as nursery:
             nursery.connect(str(self.nursery_path))
             nursery.sendall(json.dumps(request).encode() + b"\n")
-            self._pid = int(nursery.makefile().readline())
-        self._fd = os.pidfd_open(self._pid)
+            self.pid = int(nursery.makefile().readline())
+        self._fd = os.pidfd_open(self.pid)
 
     def stop(self) -> None:
         """End it in good order."""

@@ -7,7 +7,8 @@ from typing import Any
 
 from onsale.chaos.evidence import Evidence
 from onsale.chaos.incidents import Incident
-from onsale.chaos.rules import Verdict, Violation, longest_stop_seconds, seconds_to_serve_again
+from onsale.chaos.rules.service import Serving
+from onsale.chaos.rules.verdicts import Verdict, Violation
 from onsale.sales.invariants import RULES, Rule
 
 _VIOLATIONS_SHOWN_MAX = 20
@@ -86,21 +87,26 @@ def report(
     operations = evidence.history.operations
     moments = [op.invoked_at_seconds for op in operations]
     violations = [violation for verdict in verdicts for violation in verdict.violations]
+    serving = Serving.of(evidence)
     return Report(
         seed=seed,
         seconds=max(moments, default=0.0) - min(moments, default=0.0),
         operations=dict(Counter(str(op.outcome) for op in operations)),
         orders=len(evidence.rows),
-        faults=[_line(name, evidence, violations, impossible.get(name)) for name in names],
+        faults=[_line(name, evidence, serving, violations, impossible.get(name)) for name in names],
         verdicts=verdicts,
     )
 
 
 def _line(
-    name: str, evidence: Evidence, violations: list[Violation], not_done: str | None
+    name: str,
+    evidence: Evidence,
+    serving: Serving,
+    violations: list[Violation],
+    not_done: str | None,
 ) -> FaultLine:
     incidents = [i for i in evidence.course.incidents if i.fault == name and i.injected]
-    serves_after = [seconds_to_serve_again(evidence, incident) for incident in incidents]
+    serves_after = [serving.again_after_seconds(incident) for incident in incidents]
     known = [seconds for seconds in serves_after if seconds is not None]
     return FaultLine(
         fault=name,
@@ -111,7 +117,7 @@ def _line(
         ),
         serves_after_seconds=max(known) if known and len(known) == len(serves_after) else None,
         longest_stop_seconds=max(
-            (longest_stop_seconds(evidence, incident) for incident in incidents), default=0.0
+            (serving.longest_stop_seconds(incident) for incident in incidents), default=0.0
         ),
         broken=tuple(sorted({v.rule for v in violations if _during(v, incidents)})),
         not_done=not_done,

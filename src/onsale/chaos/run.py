@@ -3,19 +3,21 @@
 import asyncio
 import secrets
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from onsale.chaos.campaign import Campaign
-from onsale.chaos.faults import FAULTS
+from onsale.chaos.faults import FAULTS, Fault
 from onsale.chaos.report import Report
 from onsale.chaos.stage import Stage
+from onsale.embedded import EmbeddedError
 from onsale.embedded.folders import runtime_folder
 
 
 def run(
-    faults: Sequence[str],
+    faults: Mapping[str, Callable[[], Fault]],
     *,
     seed: int,
     seconds: float,
@@ -26,11 +28,13 @@ def run(
 
     Raises `EmbeddedError` when something does not start.
     """
+    if sys.platform != "linux":
+        raise EmbeddedError("the fault campaign needs Linux")
     return asyncio.run(_run(faults, seed, seconds, report_dir, tell))
 
 
 async def _run(
-    faults: Sequence[str],
+    faults: Mapping[str, Callable[[], Fault]],
     seed: int,
     seconds: float,
     report_dir: Path,
@@ -42,7 +46,7 @@ async def _run(
         tempfile.TemporaryDirectory(prefix="chaos-", dir=runtime_folder()) as sockets,
     ):
         async with Stage(Path(folder), Path(sockets), secrets.token_hex(32), tell=tell) as stage:
-            campaign = Campaign(stage, faults, seed=seed, seconds=seconds, tell=tell)
+            campaign = Campaign(stage, faults, seed, seconds, tell)
             report = await campaign.run()
         if not report.well:
             _keep(stage, campaign, report_dir)
@@ -55,12 +59,10 @@ def _keep(stage: Stage, campaign: Campaign, report_dir: Path) -> None:
     campaign.history.write(report_dir / "history.jsonl")
 
 
-def chosen(names: str | None) -> list[str]:
-    """The faults of a comma-separated list, or all. Raises `ValueError` for an unknown one."""
-    if names is None:
-        return list(FAULTS)
+def chosen(names: str) -> dict[str, Callable[[], Fault]]:
+    """The faults of a comma-separated list. Raises `ValueError` for an unknown one."""
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     unknown = [name for name in wanted if name not in FAULTS]
     if unknown:
         raise ValueError(f"no fault {', '.join(unknown)}; there are: {', '.join(FAULTS)}")
-    return wanted
+    return {name: FAULTS[name] for name in wanted}

@@ -63,6 +63,12 @@ IMPATIENCE = {
     "ONSALE_RECONCILER_INTERVAL_SECONDS": "0.5",
     "ONSALE_RECONCILER_GRACE_SECONDS": "2.5",
     "ONSALE_OUTBOX_INTERVAL_SECONDS": "0.25",
+    "ONSALE_WEBHOOK_INTERVAL_SECONDS": "0.25",
+    "ONSALE_WEBHOOK_TIMEOUT_SECONDS": "1",
+    "ONSALE_WEBHOOK_BACKOFF_SECONDS": "0.3",
+    "ONSALE_WEBHOOK_BACKOFF_SECONDS_MAX": "2",
+    # Short pauses, so more of them: a message is not to be given up.
+    "ONSALE_WEBHOOK_ATTEMPTS_MAX": "100",
     "ONSALE_SHUTDOWN_SECONDS": "2",
 }
 # Longer than any of those; what waits for longer has been given up by everybody.
@@ -210,6 +216,7 @@ class Stage:
         own = {name: value for name, value in os.environ.items() if not name.startswith("ONSALE_")}
         ours = {
             "ONSALE_AUTH_SECRET": self.auth_secret,
+            "ONSALE_WEBHOOK_PRIVATE_TARGETS_ALLOWED": "true",
             "ONSALE_METRICS_PORT": "0",
             "ONSALE_WORKER_METRICS_PORT": "0",
             "ONSALE_SIMULATED_PAYMENT_BOOKS": str(self.provider_books),
@@ -249,14 +256,28 @@ class Stage:
         """An API process or a worker, by its name."""
         return self.apis.get(name) or self.workers[name]
 
-    async def start(self, name: str) -> None:
-        """Start a process anew, as it is meant to be; returns when an API process listens."""
+    def of_kind(self, kind: str) -> list[str]:
+        """The names of the processes of a kind: `api`, or a worker's."""
+        return [f"{kind}-{number}" for number in range(1, PER_KIND + 1)]
+
+    async def start(self, name: str, more_env: Mapping[str, str] | None = None) -> None:
+        """Start a process anew; returns when an API process listens."""
         process = self.process(name)
-        await self.do(process.start)
+        await self.do(process.start, more_env)
         if name in self.apis:
             await self._until(
                 partial(_listens, self.addresses[name]), partial(_lives, process), name
             )
+
+    def server(self, store: Store) -> EmbeddedValkey | EmbeddedPostgres:
+        """The server of a store as it is now."""
+        return self.valkey if store is Store.GATE else self.postgres
+
+    async def start_server(self, store: Store) -> None:
+        """Start a store's server unless it runs; returns when it answers."""
+        server = self.server(store)
+        if not server.is_running:
+            await self.do(server.start)
 
     async def lead_to_valkey(self) -> None:
         """Lead every link to the server that `valkey` is now."""

@@ -38,21 +38,17 @@ class Late(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What the stores said at one moment; `gate_units` is `None` when the gate did not answer."""
+    """What the stores said at one moment."""
 
     at_seconds: float
     books: dict[str, list[LedgerTierBooks]]
     above_limit: dict[str, list[BuyerUnits]]
-    gate_units: dict[tuple[str, str], int] | None
     late: list[Late]
 
     def units_left(self, event_id: str, tier_id: str) -> int:
-        """The units that both stores had left; 0 when one of them did not say."""
-        if self.gate_units is None:
-            return 0
+        """The units that were neither held nor sold, by the ledger's word."""
         counted = (tier.counted for tier in self.books[event_id])
-        in_ledger = next(tier.available_units for tier in counted if tier.tier_id == tier_id)
-        return min(in_ledger, self.gate_units.get((event_id, tier_id), 0))
+        return next(tier.available_units for tier in counted if tier.tier_id == tier_id)
 
 
 @dataclass(slots=True)
@@ -74,7 +70,7 @@ class Watcher:
     async def _look(self) -> Look:
         at_seconds = time.time()
         ledger = self.service.ledger
-        gate_units, gate_ids = await self._look_into_gate()
+        gate_ids = await self._ids_at_gate()
         return Look(
             at_seconds,
             {sale.event_id: await ledger.books(sale.event_id) for sale in self.sales},
@@ -83,7 +79,6 @@ class Watcher:
                 for sale in self.sales
                 if sale.max_per_buyer_units
             },
-            gate_units,
             [
                 late
                 for sale in self.sales
@@ -91,23 +86,14 @@ class Watcher:
             ],
         )
 
-    async def _look_into_gate(
-        self,
-    ) -> tuple[dict[tuple[str, str], int] | None, dict[str, list[str]]]:
-        """Units left by (event id, tier id), and the ids of the orders there by event id."""
-        units: dict[tuple[str, str], int] = {}
+    async def _ids_at_gate(self) -> dict[str, list[str]]:
+        """The ids of the orders there, by event id; none while the gate does not answer."""
         ids: dict[str, list[str]] = {}
-        try:
+        with suppress(RedisError, OSError, TimeoutError):
             for sale in self.sales:
-                keys, tiers = event_keys(sale.event_id), list(sale.capacities_units)
-                left: Any = await self.redis.hgetall(keys.avail)
-                there: Any = await self.redis.hkeys(keys.orders)
-                for number, count in left.items():
-                    units[sale.event_id, tiers[int(number) - 1]] = int(count)
+                there: Any = await self.redis.hkeys(event_keys(sale.event_id).orders)
                 ids[sale.event_id] = [id_.hex() for id_ in there]
-        except (RedisError, OSError, TimeoutError):
-            return None, {}
-        return units, ids
+        return ids
 
     async def _late(self, event_id: str, gate_ids: list[str]) -> list[Late]:
         async with self.service.database.driver("late") as connection:

@@ -141,14 +141,11 @@ class Gate:
         )
         return Availability(now_ms, SaleSwitch(switch.decode()), admitted, _pairs(tiers))
 
-    async def seen_filter(self, event_id: str) -> "SeenFilter":
-        """The filter of order ids that were ever admitted. Raises `GateUnavailable`."""
+    async def seen_filter(self, event_id: str, epoch: str) -> "SeenFilter":
+        """The filter of order ids that were ever admitted. Raises `GateUnavailable`, `GateLost`."""
         keys = event_keys(event_id)
-        async with self._measured("seen_filter", keys.sale):
-            server = await self._servers.of(keys.sale)
-            bits: Any = await server.redis.get(keys.seen)
-            size: Any = await server.redis.hget(keys.sale, "seen_bits")
-        return SeenFilter(bits or b"", int(size or _SEEN_BITS_MIN))
+        bits, size = await self._run(ScriptName.SEEN, (keys.sale, keys.seen), epoch, ())
+        return SeenFilter(bits, size)
 
     # -- what organisers and workers ask
 

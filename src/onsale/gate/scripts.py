@@ -19,6 +19,7 @@ class ScriptName(StrEnum):
     CONFIGURE = "configure"
     AVAILABILITY = "availability"
     AUDIT = "audit"
+    SEEN = "seen"
 
 
 def source(name: ScriptName) -> str:

@@ -124,10 +124,13 @@ class Catalog:
 
     async def _look_after(self, sale: Sale) -> None:
         await self._look(sale)
-        if sale.refuses and sale.filter_is_behind:
-            assert sale.view is not None
-            admitted = sale.view.orders_ever_admitted
-            sale.see_filter(await self._gate.seen_filter(sale.event.id), admitted)
+        view, epoch = sale.view, sale.event.gate_epoch
+        if view is not None and epoch is not None and sale.refuses and sale.filter_is_behind:
+            admitted = view.orders_ever_admitted
+            seen = await self._gate.seen_filter(sale.event.id, epoch)
+            # Of another loading by now, perhaps, which has admitted others.
+            if sale.event.gate_epoch == epoch:
+                sale.see_filter(seen, admitted)
 
     async def _look(self, sale: Sale) -> None:
         if sale.event.gate_epoch is None and not sale.event.gate_retired:

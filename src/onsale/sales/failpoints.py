@@ -58,6 +58,9 @@ FAILPOINTS = {
     "confirmed": Failpoint("ledger", "confirm", goes_on=_held_until_now),
     "before-capture": Failpoint("provider", "capture", before=True),
     "captured": Failpoint("provider", "capture", goes_on=_always),
+    # telling: ledger, receiver, ledger
+    "claimed": Failpoint("webhooks", "claim"),
+    "delivered": Failpoint("webhooks", "mark_delivered", before=True),
     # reconciling: fence, give back
     "fenced": Failpoint("ledger", "fence"),
     # loading: empty, chunk by chunk, open, authorised

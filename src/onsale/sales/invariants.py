@@ -48,7 +48,8 @@ RULES = {
     Rule.I7: "an unpaid hold is back on sale 2 s after it expired, or 10 s after the last fault",
     Rule.I8: "who was refused has no order",
     Rule.I9: "nobody is told that seats are sold out which were there for more than a second",
-    Rule.I10: "money taken is that of confirmed orders, in the ledger and at the provider",
+    Rule.I10: "money taken is that of confirmed orders, in the ledger and at the provider; what"
+    " became of an order is told at least once, under one id",
     Rule.I11: "what was acknowledged before a crash of Postgres is there after it",
     Rule.L1: "orders are taken again 10 s after a fault, and never stop for 2 s when Redis alone is"
     " away",

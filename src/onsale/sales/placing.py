@@ -10,7 +10,7 @@ another process may join it here: both write the same id, one wins, both get the
 """
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -249,18 +249,24 @@ class Placing:
             if isinstance(refused, ConstraintRefused) and refused.constraint in _COUNTS:
                 await self._decide_again(batch)
                 return
-            if len(batch) == 1:
-                await self._fail(batch[0], refused)
-                return
-            metrics.batch_splits_total.inc()
-            middle = len(batch) // 2
-            await self._write(batch[:middle])
-            await self._write(batch[middle:])
+            for half in await self._halves(batch, refused):
+                await self._write(half)
             return
         for pending, placement in zip(batch, placements, strict=True):
             pending.answer(placement)
         # Those included whose client went away meanwhile: they have an order.
         self._count([placement.order for placement in placements if placement.new])
+
+    async def _halves(
+        self, batch: list[PendingOrder], refused: Exception
+    ) -> Sequence[list[PendingOrder]]:
+        """A refused batch in two; nothing is left of one whose only order has failed."""
+        if len(batch) == 1:
+            await self._fail(batch[0], refused)
+            return ()
+        metrics.batch_splits_total.inc()
+        middle = len(batch) // 2
+        return batch[:middle], batch[middle:]
 
     def _count(self, orders: list[Order]) -> None:
         for event_id in {order.event_id for order in orders}:
@@ -285,8 +291,19 @@ class Placing:
             await self._give_back(await self._catalog.require(event_id), order_ids)
 
     async def _admit_by_ledger(self, batch: list[PendingOrder]) -> list[OrderRequest]:
-        """Let the ledger decide a batch, and answer it; the requests that are refused for good."""
-        verdicts, certain = await _insist(self._ledger.admit, [pending.job for pending in batch])
+        """Let the ledger decide a batch, and answer it; the requests that are refused for good.
+
+        One that cannot be decided is halved as in `_write`.
+        """
+        try:
+            verdicts, certain = await _insist(
+                self._ledger.admit, [pending.job for pending in batch]
+            )
+        except LedgerUnavailable:
+            raise
+        except Exception as fault:
+            halves = await self._halves(batch, fault)
+            return [job for half in halves for job in await self._admit_by_ledger(half)]
         refused = []
         for pending, verdict in zip(batch, verdicts, strict=True):
             if isinstance(verdict, Placement):

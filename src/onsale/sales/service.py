@@ -44,13 +44,12 @@ class Service:
         """Everything by the settings."""
         gate = Gate.connect(settings)
         database = Database(create_engine(settings))
-        ledger, events = Ledger(database), Events(database)
+        ledger, events, webhooks = Ledger(database), Events(database), Webhooks(database)
         catalog = Catalog(events, gate, settings.sale_view_age_seconds_max)
         provider = _provider(settings)
         if settings.failpoint:
-            failpoints.arm(
-                settings.failpoint, {"gate": gate, "ledger": ledger, "provider": provider}
-            )
+            steps = {"gate": gate, "ledger": ledger, "provider": provider, "webhooks": webhooks}
+            failpoints.arm(settings.failpoint, steps)
         give_back = GiveBack(gate)
         return cls(
             settings=settings,
@@ -58,7 +57,7 @@ class Service:
             database=database,
             ledger=ledger,
             events=events,
-            webhooks=Webhooks(database),
+            webhooks=webhooks,
             targets=Targets(private_allowed=settings.webhook_private_targets_allowed),
             catalog=catalog,
             provider=provider,
