@@ -1,9 +1,9 @@
 """The sale's protocol as state machines under a seeded scheduler: thousands of runs a minute.
 
-What runs here is a model: the same steps in the same order under the same names as in `onsale.sales`
-and `onsale.workers`, against a gate that is the domain's reference model and a ledger whose
-statements are atomic functions over a dictionary. Nothing waits for anything real, so a run of
-virtual minutes takes milliseconds, and all that chance decides comes from one seed:
+What runs here is a model: the same steps in the same order under the same names as in
+`onsale.sales` and `onsale.workers`, against a gate that is the domain's reference model and a
+ledger whose statements are atomic functions over a dictionary. Nothing waits for anything real, so
+a run of virtual seconds takes milliseconds, and all that chance decides comes from one seed:
 
     uv run python -m tests.simulation                 some thousand seeds; the first bad one is told
     uv run python -m tests.simulation --seed 42       that run again, step by step

@@ -11,8 +11,8 @@ from tests.simulation.paying import Paying
 from tests.simulation.placing import Placing
 from tests.simulation.process import Process, Surroundings
 from tests.simulation.sale import Catalog
-from tests.simulation.scheduler import Promise, Steps, pause
-from tests.simulation.timing import CHAOS_MS, PICTURE_AGE_MS
+from tests.simulation.scheduler import Promise, Steps
+from tests.simulation.timing import EVENT_AGE_MS, PICTURE_AGE_MS
 
 # What a client waits at; `None` is a connection that ended without an answer.
 Connection = Promise[Answer | None]
@@ -35,8 +35,9 @@ class Api(Process):
         self.organising = Organising(self, self.catalog)
 
     def begin(self) -> None:
-        """Keep the picture of the sale young."""
-        self.spawn(self._keep_young())
+        """Keep the picture of the sale young, and what others changed about its event."""
+        self.repeat(self.catalog.look_after, PICTURE_AGE_MS // 4, 2 * PICTURE_AGE_MS)
+        self.repeat(self.catalog.reload, EVENT_AGE_MS // 2, 2 * EVENT_AGE_MS)
 
     def crash(self) -> None:
         """Every connection is reset; the process is there again at once."""
@@ -46,12 +47,6 @@ class Api(Process):
             connection.keep(None)
         self._boot()
         self.begin()
-
-    def _keep_young(self) -> Steps[None]:
-        random = self.scheduler.random
-        while self.scheduler.now_ms < CHAOS_MS:
-            yield from self.catalog.keep_young()
-            yield from pause(self.scheduler, random.randint(PICTURE_AGE_MS // 4, 1_000))
 
     def serve(self, request: Request, connection: Connection) -> None:
         """Answer a request."""

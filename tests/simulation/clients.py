@@ -8,9 +8,9 @@ from random import Random
 from onsale.domain.order import Item, OrderStatus
 from tests.simulation.api import Api, Connection
 from tests.simulation.history import Answer, History, Key
-from tests.simulation.ledger import OrderRow, Terms
+from tests.simulation.ledger import OrderRow
 from tests.simulation.placing import Asked
-from tests.simulation.plan import Plan
+from tests.simulation.plan import Plan, Terms
 from tests.simulation.scheduler import Host, Promise, Scheduler, Steps, pause
 from tests.simulation.timing import HOLD_MS
 
@@ -86,7 +86,7 @@ class Buyer(Host):
                 yield from self._ask(partial(pay, method="ok"))
 
     def press_until_answered(self, key: Key, items: tuple[Item, ...]) -> Steps[Answer | None]:
-        """Press, and press again under the same key until there is an answer, with some patience."""
+        """Press, and again under the same key until there is an answer, with some patience."""
         answer = None
         for _ in range(_TRIES_MAX):
             if self._random.random() < 0.25:

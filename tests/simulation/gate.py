@@ -1,13 +1,12 @@
 """The gate's server: its scripts, each one step, upon the domain's reference model.
 
 `Inventory` decides; what is added here is what the scripts keep beside it (epoch, seen filter,
-stamps, version) and what can happen to a server that promises little: it is emptied, or starts again
-with what it had saved some time ago.
+stamps, version) and what can happen to a server that promises little: it is emptied, or starts
+again with what it had saved some time ago.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import wraps
 from typing import Concatenate, Generic, NamedTuple, ParamSpec, TypeVar
 
 from onsale.domain.inventory import Inventory, Outcome, TakenOrder
@@ -71,10 +70,6 @@ class GateData:
             seen=set(self.seen),
         )
 
-    def knows(self, order_id: bytes) -> bool:
-        """Whether an order's buyer is no stranger here."""
-        return order_id in self.seen
-
 
 class GateRecord(NamedTuple):
     """What the gate held from `since_ms` on, until the next record."""
@@ -89,19 +84,19 @@ Script = Callable[Concatenate["GateServer", str, Asked], Reply[Answer]]
 def script(
     *, while_loading: bool
 ) -> Callable[[Callable[Concatenate["GateServer", Asked], Answer]], Script[Asked, Answer]]:
-    """A script: it answers `LOST` unless called with the epoch in force, or the one being loaded."""
+    """A script: it answers `LOST` unless called with the epoch in force, or the one loading."""
 
     def decorate(
         step: Callable[Concatenate["GateServer", Asked], Answer],
     ) -> Script[Asked, Answer]:
-        @wraps(step)
         def run(
-            self: "GateServer", epoch: str, *args: Asked.args, **named: Asked.kwargs
+            self: "GateServer", epoch: str, /, *args: Asked.args, **named: Asked.kwargs
         ) -> Reply[Answer]:
             if not self.holds(epoch, while_loading):
                 return Reply(self.run_id, None)
             return Reply(self.run_id, step(self, *args, **named))
 
+        run.__name__ = step.__name__  # for the story
         return run
 
     return decorate
@@ -206,10 +201,9 @@ class GateServer(Server):
     def mark_seen(self, order_ids: Sequence[bytes]) -> int:
         """mark.lua"""
         data = self._held()
-        new = [order_id for order_id in order_ids if order_id not in data.seen]
-        data.seen.update(new)
-        data.orders_ever_admitted += len(new)
-        if new:
+        data.seen.update(order_ids)
+        data.orders_ever_admitted += len(order_ids)
+        if order_ids:
             self._changed()
         return data.orders_ever_admitted
 
@@ -217,9 +211,11 @@ class GateServer(Server):
     def configure(self, version: int, capacity_units: dict[int, int]) -> int:
         """configure.lua"""
         data = self._held()
-        if version < data.version or data.inventory.capacity_units == capacity_units:
+        if version < data.version:
             return 0
         data.version = version
+        if data.inventory.capacity_units == capacity_units:
+            return 0
         data.inventory.configure(data.inventory.switch, capacity_units)
         self._changed()
         return 1

@@ -1,4 +1,7 @@
-"""Group commit: what arrives while a batch is in flight is the next batch; as `sales.group_commit`."""
+"""Group commit: what arrives while a batch is in flight is the next batch.
+
+As `sales.group_commit`.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -40,7 +43,7 @@ Flush = Callable[[list[Pending]], Steps[object]]
 
 
 class GroupCommit:
-    """What arrives while a batch is in flight is the next batch; see `sales.group_commit`."""
+    """One stage; `flush` answers or passes on every order of its batch."""
 
     def __init__(self, host: Host, flush: Flush, size_max: int, in_flight_max: int) -> None:
         self._host = host

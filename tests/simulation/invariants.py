@@ -1,24 +1,31 @@
 """The rules that every run is held against, each with the sentence that it stands for.
 
-Some are looked at after every commit of the ledger, some after every answer that a client gets, some
-at quiet: when the faults are over and the workers find nothing more to do.
+Some are looked at after every commit of the ledger, some after every answer that a client gets,
+some at quiet: when the faults are over and the workers find nothing more to do. I1 to I10 are those
+of `onsale.sales.invariants`; G is this model's own, for only here is it known what each part knew.
 """
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from onsale.domain.inventory import TakenOrder
 from onsale.domain.order import OrderStatus
 from onsale.domain.payment import PaymentState
 from tests.simulation.gate import GateRecord, GateServer
-from tests.simulation.history import BrokenPromise, History, Key, Press
-from tests.simulation.ledger import LedgerRecord, LedgerServer, OrderRow, Terms
+from tests.simulation.history import ATTEMPTS_MAX, BrokenPromise, History, Key, Press
+from tests.simulation.ledger import LedgerRecord, LedgerServer, OrderRow
+from tests.simulation.plan import Terms
 from tests.simulation.provider import ProviderServer
 from tests.simulation.timing import GATE_TIMEOUT_MS, GRACE_MS, HOLD_MS, PICTURE_AGE_MS
 
-# A refusal from memory goes by a picture of that age; its latest news may be as old as a call takes.
+# A refusal from memory goes by a picture of that age; its news may be as old as a call takes.
 _MEMORY_MS = PICTURE_AGE_MS + GATE_TIMEOUT_MS
+
+
+Record = TypeVar("Record", GateRecord, LedgerRecord)
 
 
 class Violation(AssertionError):
@@ -130,13 +137,13 @@ def _all_refused(presses: Iterable[Press]) -> bool:
 
 
 def the_gate_holds_what_is_live(seen: Evidence) -> None:
-    """I11: while nothing of the gate was lost and nobody went past it, it holds every live order;
-    so what it still has is free, and whom it admits the ledger takes.
+    """G: while nothing of the gate was lost and nobody went past it, it holds every live order; so
+    what it still has is free, and whom it admits the ledger takes.
     """
     if seen.gate_is_all:
         held = seen.gate.data.inventory.orders if seen.gate.data is not None else {}
         for key, row in seen.rows():
-            _require("I11", not row.live or row.order.order_id in held, f"{key} is not at the gate")
+            _require("G", not row.live or row.order.order_id in held, f"{key} is not at the gate")
 
 
 AFTER_EVERY_COMMIT: list[Callable[[Evidence], None]] = [
@@ -177,11 +184,7 @@ def who_has_an_order_gets_it_again(seen: Evidence, press: Press) -> None:
     """I5: a repeated press is not refused, unless the gate has not heard of the order yet."""
     earlier = _acknowledged_before(seen.history, press)
     if earlier is not None and press.answer is not None and press.answer.refused:
-        excused = any(
-            _had_not_heard_of(seen.gate, press, earlier.answer.order_id)
-            for _ in (0,)
-            if earlier.answer is not None and earlier.answer.order_id is not None
-        )
+        excused = _had_not_heard_of(seen.gate, press, earlier)
         _require("I5", excused, f"{press.key} has an order and was told {press.answer.code}")
 
 
@@ -247,62 +250,61 @@ AFTER_EVERY_ANSWER: list[Callable[[Evidence, Press], None]] = [
 ]
 
 
-def _acknowledged_before(history: History, press: Press) -> Press | None:
-    """An earlier press of the same key and body that had been answered with an order."""
+def _acknowledged_before(history: History, press: Press) -> bytes | None:
+    """The order that an earlier press of the same key and body had been answered with."""
     for other in history.presses[press.key]:
         known = other.answered_at_ms is not None and other.answered_at_ms < press.pressed_at_ms
-        placed = other.answer is not None and other.answer.placed
-        if known and placed and other.fingerprint == press.fingerprint:
-            return other
+        if known and other.answer is not None and other.fingerprint == press.fingerprint:
+            return other.answer.order_id
     return None
 
 
 def _had_not_heard_of(gate: GateServer, press: Press, order_id: bytes) -> bool:
-    """Whether, while this press was decided, some loading of the gate had never known the order."""
-    attempts = []
-    for attempt in range(8):
-        attempts.append(press.key.order_id(attempt))
-        if attempts[-1] == order_id:
-            break
-    for record in _in_force_since(gate.records, press.pressed_at_ms - _MEMORY_MS):
-        data = record.data
-        if data is not None and data.epoch is not None:
-            heard: set[bytes] = set()
-            for other in gate.records:
-                if other.since_ms <= record.since_ms and other.data is not None:
-                    if other.data.epoch == data.epoch:
-                        heard |= other.data.seen
-            if not heard.issuperset(attempts):
-                return True
-    return False
+    """Whether, while this press was decided, some loading of the gate had never known the order,
+    or an attempt before it, which was given up.
+    """
+    attempts = [press.key.order_id(attempt) for attempt in range(ATTEMPTS_MAX)]
+    attempts = attempts[: attempts.index(order_id) + 1]
+    return any(
+        record.data is not None
+        and record.data.epoch is not None
+        and not _heard_by(gate, record.data.epoch, record.since_ms).issuperset(attempts)
+        for record in _in_force_since(gate.records, press.pressed_at_ms - _MEMORY_MS)
+    )
 
 
-def _in_force_since(records: list[GateRecord] | list[LedgerRecord], since_ms: int) -> Iterator:
+def _heard_by(gate: GateServer, epoch: str, until_ms: int) -> set[bytes]:
+    """What a loading has ever known, also what it lost again."""
+    heard: set[bytes] = set()
+    for record in gate.records:
+        if record.since_ms <= until_ms and record.data is not None and record.data.epoch == epoch:
+            heard |= record.data.seen
+    return heard
+
+
+def _in_force_since(records: list[Record], since_ms: int) -> list[Record]:
     """The records that held at some moment from then on."""
-    first = 0
-    for number, record in enumerate(records):
-        if record.since_ms <= since_ms:
-            first = number
-    yield from records[first:]
+    first = bisect_right(records, since_ms, key=lambda record: record.since_ms)
+    return records[max(0, first - 1) :]
 
 
 # -- while the gate alone decides
 
 
 def whom_the_gate_admits_the_ledger_takes(seen: Evidence, promise: BrokenPromise) -> None:
-    """I11: while nothing of the gate was lost and nobody went past it, its word is kept, to everyone
+    """G: while nothing of the gate was lost and nobody went past it, its word is kept, to everyone
     whose order was not on its way for longer than the grace period.
     """
     if seen.gate_is_all and promise.asked_gate_ago_ms < GRACE_MS:
         key = seen.history.ids[promise.order_id]
-        raise Violation("I11", f"{key} was admitted and then told {promise.why}")
+        raise Violation("G", f"{key} was admitted and then told {promise.why}")
 
 
 # -- at quiet
 
 
 def both_stores_agree(seen: Evidence) -> None:
-    """I1: available + held + sold = capacity in both stores, and the same orders are live in both."""
+    """I1: available + held + sold = capacity in both stores; the same orders are live in both."""
     data, capacity_units = seen.gate.data, seen.ledger.event().capacity_units
     if data is None:
         raise Violation("I1", "the gate is empty")

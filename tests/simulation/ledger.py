@@ -1,7 +1,7 @@
 """The ledger's server: its statements, each one transaction and so one step.
 
-Its order is total, as that of the tiers' locks is in Postgres, and nothing that it committed is ever
-lost. Whether a caller hears of a commit is another matter.
+Its order is total, as that of the tiers' locks is in Postgres, and nothing that it committed is
+ever lost. Whether a caller hears of a commit is another matter.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,6 +13,7 @@ from onsale.domain.inventory import Outcome, TakenOrder
 from onsale.domain.order import OrderStatus
 from onsale.domain.payment import PaymentState
 from tests.simulation.network import Server
+from tests.simulation.plan import Terms
 from tests.simulation.planted import Bug
 from tests.simulation.scheduler import Scheduler, Trouble
 from tests.simulation.timing import HOLD_MS, PAYMENT_GIVEN_UP_MS
@@ -87,15 +88,6 @@ class LedgerRecord(NamedTuple):
     since_ms: int
     orders: dict[bytes, OrderRow]
     capacity_units: dict[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What an event is on sale with; `limit_units` of 0 is no limit."""
-
-    capacity_units: dict[int, int]
-    limit_units: int
-    takes_cards: bool
 
 
 @dataclass(slots=True, eq=False)

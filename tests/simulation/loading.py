@@ -2,7 +2,8 @@
 
 from onsale.domain.errors import GateLost
 from onsale.gate.epoch import make_epoch
-from tests.simulation.ledger import EventRow, Terms
+from tests.simulation.ledger import EventRow
+from tests.simulation.plan import Terms
 from tests.simulation.process import Process
 from tests.simulation.scheduler import Steps
 

@@ -140,7 +140,7 @@ class Model:
     def _press_at_quiet(self) -> None:
         """Who has an order gets it again, and what is left can be bought, and no more than that."""
         for api in self.apis:
-            api.spawn(api.catalog.keep_young())
+            api.spawn(api.catalog.look_after())
         self.scheduler.run()
         for key, press in self._acknowledged():
             answer = self._press(key, press.items)

@@ -1,4 +1,9 @@
-"""What organisers do during a sale: another capacity. The ledger goes first; as `sales.organising`."""
+"""What organisers do during a sale: another capacity. The ledger goes first.
+
+As `sales.organising`.
+"""
+
+from contextlib import suppress
 
 from onsale.domain.errors import GateUnavailable
 from tests.simulation.process import Process
@@ -22,11 +27,9 @@ class Organising:
         sale = yield from self._catalog.reload()
         epoch = sale.event.gate_epoch
         if epoch is not None:
-            try:
+            with suppress(GateUnavailable):  # then the reconciler tells it
                 yield from process.run_script(
                     epoch, process.around.gate.configure, event.version, event.capacity_units
                 )
-            except GateUnavailable:
-                pass  # the reconciler tells it
         sale.view = None
         sale.see_event(event._replace(gate_epoch=epoch))

@@ -36,6 +36,7 @@ class Paying:
         attempt = yield from self._begin(order_id, buyer, method)
         if attempt is None:
             return (yield from own_order(process, order_id))
+        yield from own_order(process, order_id)
         yield from self._authorize(order_id, attempt, method)
         confirmed = yield from process.statement(self._ledger.confirm, order_id, attempt)
         row = yield from own_order(process, order_id)
@@ -43,6 +44,8 @@ class Paying:
             # The outbox took this attempt for forgotten, perhaps, and let it go before it was made.
             yield from self._move(order_id, attempt, PaymentState.VOIDED, PaymentState.VOID_DUE)
             if row.status is OrderStatus.HELD:
+                if (yield from process.statement(self._ledger.payment_standing, order_id)).overdue:
+                    raise OrderExpired
                 raise PaymentDeclined(order_id)
         _require_paid(row)
         return row

@@ -1,7 +1,7 @@
 """What one seed stands for: an event on sale, its buyers, and how much goes wrong in which ways.
 
-Each run draws which kinds of fault it has at all: runs with every fault at once never get far enough
-to meet the rare ones.
+Each run draws which kinds of fault it has at all: runs with every fault at once never get far
+enough to meet the rare ones.
 """
 
 from collections.abc import Sequence
@@ -10,10 +10,18 @@ from enum import Enum, auto
 from random import Random
 from typing import TypeVar
 
-from tests.simulation.ledger import Terms
 from tests.simulation.network import Weather
 
 Kind = TypeVar("Kind")
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What an event is on sale with; `limit_units` of 0 is no limit."""
+
+    capacity_units: dict[int, int]
+    limit_units: int
+    takes_cards: bool
 
 
 class Mishap(Enum):

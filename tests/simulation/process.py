@@ -1,10 +1,11 @@
 """A process of the sale: a host with connections to the stores and the provider."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Concatenate, ParamSpec, TypeVar
 
-from onsale.domain.errors import GateLost, GateUnavailable, LedgerUnavailable
+from onsale.domain.errors import GateLost, GateUnavailable, LedgerUnavailable, OnsaleError
 from onsale.gate.epoch import names_server
 from onsale.payments.provider import AnswerLost
 from tests.simulation.gate import GateServer, Reply
@@ -13,8 +14,9 @@ from tests.simulation.ledger import LedgerServer, Session
 from tests.simulation.network import Network
 from tests.simulation.planted import Bug
 from tests.simulation.provider import ProviderServer
-from tests.simulation.scheduler import Host, Scheduler, Steps
+from tests.simulation.scheduler import Host, Scheduler, Steps, pause
 from tests.simulation.timing import (
+    CHAOS_MS,
     GATE_REST_MS,
     GATE_TIMEOUT_MS,
     LEDGER_TIMEOUT_MS,
@@ -46,15 +48,37 @@ class Process(Host):
         super().__init__(around.scheduler, name)
         self.around = around
         self.skew_ms = skew_ms
+        self._forget_gate()
+        self._session = Session()
+
+    def _forget_gate(self) -> None:
         self._run_id: str | None = None
         # The breaker: a gate that did not answer is left alone for a moment.
-        self._gate_rests_until_ms = 0
-        self._session = Session()
+        self._gate_rests_until_ms: int | None = None
+
+    def begin(self) -> None:
+        """Do what the process does without being asked."""
+        raise NotImplementedError
+
+    def repeat(
+        self, run_once: Callable[[], Steps[object]], pause_ms_min: int, pause_ms_max: int
+    ) -> None:
+        """Do this again and again, until the trouble is over."""
+        self.spawn(self._loop(run_once, pause_ms_min, pause_ms_max))
+
+    def _loop(
+        self, run_once: Callable[[], Steps[object]], pause_ms_min: int, pause_ms_max: int
+    ) -> Steps[None]:
+        random = self.scheduler.random
+        yield from pause(self.scheduler, random.randint(0, pause_ms_min))
+        while self.scheduler.now_ms < CHAOS_MS:
+            with suppress(OnsaleError):  # the next pass comes
+                yield from run_once()
+            yield from pause(self.scheduler, random.randint(pause_ms_min, pause_ms_max))
 
     def crash(self) -> None:
         super().crash()
-        self._run_id = None
-        self._gate_rests_until_ms = 0
+        self._forget_gate()
         self._session.open = False
 
     def now_ms(self) -> int:
@@ -115,9 +139,12 @@ class Process(Host):
         *args: Asked.args,
         **named: Asked.kwargs,
     ) -> Steps[Reply[Answer]]:
-        around = self.around
-        if self.scheduler.now_ms < self._gate_rests_until_ms:
-            raise GateUnavailable
+        around, now_ms = self.around, self.scheduler.now_ms
+        if self._gate_rests_until_ms is not None:
+            if now_ms < self._gate_rests_until_ms:
+                raise GateUnavailable
+            # This call tries for all the others.
+            self._gate_rests_until_ms = now_ms + GATE_REST_MS
         try:
             reply = yield from around.network.call(
                 self, around.gate, GATE_TIMEOUT_MS, GateUnavailable, operation, *args, **named
@@ -125,6 +152,7 @@ class Process(Host):
         except GateUnavailable:
             self._gate_rests_until_ms = self.scheduler.now_ms + GATE_REST_MS
             raise
+        self._gate_rests_until_ms = None
         self._run_id = reply.run_id
         return reply
 

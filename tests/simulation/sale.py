@@ -1,20 +1,20 @@
 """The sale as one process sees it: enough to refuse from memory, and never to admit.
 
-As `sales.sale` and `sales.catalog`: the event as the ledger had it, how it stood at the gate a moment
-ago, and the filter of the orders that were ever admitted there.
+As `sales.sale` and `sales.catalog`: the event as the ledger had it, how it stood at the gate a
+moment ago, and the filter of the orders that were ever admitted there.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from onsale.domain.errors import GateLost, GateUnavailable, LedgerUnavailable
+from onsale.domain.errors import GateLost
 from onsale.domain.inventory import Outcome
 from onsale.domain.order import Item
 from tests.simulation.gate import Admission, Availability
 from tests.simulation.ledger import EventRow
 from tests.simulation.planted import Bug
 from tests.simulation.process import Process
-from tests.simulation.scheduler import Steps
+from tests.simulation.scheduler import Promise, Steps
 from tests.simulation.timing import PICTURE_AGE_MS
 
 
@@ -103,10 +103,7 @@ class Catalog:
     def __init__(self, process: Process) -> None:
         self._process = process
         self._sale: Sale | None = None
-
-    def known(self) -> Sale | None:
-        """The sale, if this process has it already."""
-        return self._sale
+        self._loading: Promise[Sale] | None = None
 
     def require(self) -> Steps[Sale]:
         """The sale. Raises `LedgerUnavailable`."""
@@ -115,29 +112,38 @@ class Catalog:
         return (yield from self.reload())
 
     def reload(self) -> Steps[Sale]:
-        """The sale with its event read anew. Raises `LedgerUnavailable`."""
-        event = yield from self._process.statement(self._process.around.ledger.event)
+        """The sale with its event read anew; many who ask at once share one reading.
+
+        Raises `LedgerUnavailable`.
+        """
+        if self._loading is None:
+            self._loading = self._process.spawn(self._load())
+        return (yield from self._loading.kept())
+
+    def _load(self) -> Steps[Sale]:
+        try:
+            event = yield from self._process.statement(self._process.around.ledger.event)
+        finally:
+            self._loading = None
         if self._sale is None:
             self._sale = Sale(self._process, event)
         self._sale.see_event(event)
         return self._sale
 
-    def keep_young(self) -> Steps[None]:
-        """Look after the sale once; errors are met at the next look."""
-        try:
-            sale = yield from self.require()
-            yield from self._look(sale)
-            if sale.refuses and sale.filter_is_behind:
-                assert sale.view is not None
-                admitted = sale.view.orders_ever_admitted
-                sale.see_filter((yield from self._filter(sale)), admitted)
-        except (GateUnavailable, LedgerUnavailable):
-            pass
+    def look_after(self) -> Steps[None]:
+        """Keep the picture young. Raises `GateUnavailable`, `LedgerUnavailable`."""
+        sale = yield from self.require()
+        yield from self._look(sale)
+        view, epoch = sale.view, sale.event.gate_epoch
+        if view is not None and epoch is not None and sale.refuses and sale.filter_is_behind:
+            admitted = view.orders_ever_admitted
+            seen = yield from self._filter(epoch)
+            # Of another loading by now, perhaps, which has admitted others.
+            if sale.event.gate_epoch == epoch or self._process.has(Bug.FILTER_WITHOUT_EPOCH):
+                sale.see_filter(seen, admitted)
 
-    def _filter(self, sale: Sale) -> Steps[frozenset[bytes]]:
-        process, gate, epoch = self._process, self._process.around.gate, sale.event.gate_epoch
-        if epoch is None:
-            raise GateLost
+    def _filter(self, epoch: str) -> Steps[frozenset[bytes]]:
+        process, gate = self._process, self._process.around.gate
         if process.has(Bug.FILTER_WITHOUT_EPOCH):
             return (yield from process.command(gate.seen_filter_of_whatever_is_here))
         return (yield from process.run_script(epoch, gate.seen_filter))

@@ -1,9 +1,9 @@
 """Virtual time: the scheduler decides what comes next, and the seed decides for the scheduler.
 
-A process's work is a generator. It yields *effects*: "send this, and wake me with the answer", "wake
-me later". What it does between two yields is one step that nothing interrupts; whatever else happens
-in the world happens between steps. A host that crashes forgets its work, which is never woken again;
-one that sleeps is woken late.
+A process's work is a generator. It yields *effects*: "send this, and wake me with the answer",
+"wake me later". What it does between two yields is one step that nothing interrupts; whatever else
+happens in the world happens between steps. A host that crashes forgets its work, which is never
+woken again; one that sleeps is woken late.
 """
 
 from collections.abc import Callable, Generator

@@ -1,12 +1,14 @@
 """How long things take in a run, in ms: production's settings, nearer to each other.
 
-What matters is the order: a picture is younger than a call may take, a call is over before the grace
-period is, and a hold outlasts them. So the same things can overtake each other as in production, and
-rare meetings are common.
+What matters is the order: a picture is younger than a call may take, a call is over before the
+grace period is, and a hold outlasts them. So the same things can overtake each other as in
+production, and rare meetings are common.
 """
 
 # Of 250 ms: `sale_view_age_seconds_max`.
 PICTURE_AGE_MS = 250
+# Of 1 s: how old an event may be that a process goes by.
+EVENT_AGE_MS = 1_000
 # Of 2 s and 6 s: `redis_timeout_seconds`, and the driver's limit for a statement.
 GATE_TIMEOUT_MS = 600
 LEDGER_TIMEOUT_MS = 1_000

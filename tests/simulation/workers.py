@@ -1,20 +1,21 @@
 """The workers: each a `run_once` that needs no memory; as `onsale.workers`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from onsale.domain.errors import GateLost, OnsaleError
+from onsale.domain.errors import GateLost
 from onsale.domain.order import OrderStatus
 from onsale.domain.payment import PaymentState
 from onsale.payments.provider import AnswerLost
 from tests.simulation.ending import give_back
 from tests.simulation.gate import StoredOrder
-from tests.simulation.ledger import EventRow, OrderRow, PaymentRow, Terms
+from tests.simulation.ledger import EventRow, OrderRow, PaymentRow
 from tests.simulation.loading import CHUNK_ORDERS, Loading
+from tests.simulation.plan import Terms
 from tests.simulation.planted import Bug
 from tests.simulation.process import Process, Surroundings
 from tests.simulation.sale import Catalog
 from tests.simulation.scheduler import Steps, pause
-from tests.simulation.timing import CHAOS_MS, GRACE_MS, SECOND_LOOK_MS
+from tests.simulation.timing import GRACE_MS, SECOND_LOOK_MS
 
 BATCH_ORDERS_MAX = 3
 BATCH_PAYMENTS_MAX = 3
@@ -243,23 +244,13 @@ class Worker(Process):
     def begin(self) -> None:
         """Run each kind in its loop."""
         for run_once in (self._reconciler.run_once, self._sweeper.run_once, self._outbox.run_once):
-            self.spawn(self._repeat(run_once))
+            self.repeat(run_once, 200, self._pass_every_ms_max)
 
     def crash(self) -> None:
         """It is there again at once, and knows nothing."""
         super().crash()
         self._boot()
         self.begin()
-
-    def _repeat(self, run_once: Callable[[], Steps[None]]) -> Steps[None]:
-        random = self.scheduler.random
-        yield from pause(self.scheduler, random.randint(0, 300))
-        while self.scheduler.now_ms < CHAOS_MS:
-            try:
-                yield from run_once()
-            except OnsaleError:
-                pass  # the next pass comes
-            yield from pause(self.scheduler, random.randint(200, self._pass_every_ms_max))
 
     def run_once(self) -> Steps[None]:
         """One pass of each."""
