@@ -16,11 +16,13 @@ from onsale.domain.ids import order_id
 from onsale.domain.inventory import Outcome
 from onsale.domain.order import Item
 from onsale.embedded import EmbeddedValkey
+from onsale.gate.gate import Availability
 from onsale.gate.keys import event_keys
 from onsale.observability.runtime import stop
 from onsale.sales import catalog
 from onsale.sales.baskets import Asked
 from onsale.sales.service import Service
+from onsale.workers.reconciler import Reconciler
 from tests.sales.meter import Meter
 from tests.support import MakeEvent, wait_until
 
@@ -134,6 +136,30 @@ async def test_a_lost_gate_takes_the_picture_with_it(
     sale._age_seconds_max = -1.0
     with pytest.raises(GateLost):
         await service.catalog.availability(sale)
+    assert sale.view is None
+
+
+async def test_news_of_an_earlier_loading_is_no_news(
+    neighbour: Service, service: Service, make_event: MakeEvent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its count of admitted orders would hide for long that the filter lacks some of the new
+    loading's, and refuse their buyers' repeated presses. Seen red with the epochs not compared.
+    """
+    event = await make_event(5)
+    sale = await neighbour.catalog.require(event.id)
+    ask = neighbour.gate.availability
+
+    async def answer_late(event_id: str, epoch: str) -> Availability:
+        answer = await ask(event_id, epoch)
+        await service.events.next_gate_generation(event_id)
+        await Reconciler(service).run_once()
+        await neighbour.catalog.reload(event_id)
+        return answer
+
+    monkeypatch.setattr(neighbour.gate, "availability", answer_late)
+    with pytest.raises(GateLost):
+        await neighbour.catalog.availability(sale)
+    assert sale.event.gate_epoch not in (None, event.gate_epoch)
     assert sale.view is None
 
 

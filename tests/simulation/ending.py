@@ -31,7 +31,8 @@ def give_back(process: Process, sale: Sale, order_ids: Sequence[bytes]) -> Steps
         )
     except GateUnavailable:
         return
-    sale.see_units(available_units)
+    if sale.event.gate_epoch == epoch:
+        sale.see_units(available_units)
 
 
 class Ending:

@@ -150,7 +150,6 @@ class Placing:
             for pending in batch:
                 self._ledger_only_stage.enqueue(pending)
             return
-        sale.see_batch(admission)
         for pending, outcome, stranger in zip(
             batch, admission.outcomes, admission.strangers, strict=True
         ):
@@ -168,17 +167,23 @@ class Placing:
         self._ledger_stage.enqueue(pending)
 
     def _ask_gate(self, sale: Sale, orders: list[TakenOrder]) -> Steps[Admission]:
-        gate, epoch = self._around.gate, sale.event.gate_epoch
+        epoch = sale.event.gate_epoch
         if epoch is not None:
             try:
-                return (yield from self._process.run_script(epoch, gate.admit, orders))
+                return (yield from self._admit_under(sale, epoch, orders))
             except GateLost:
                 pass
         # Loaded anew since this process last read the event, perhaps.
         yield from self._catalog.reload()
         if sale.event.gate_epoch is None or sale.event.gate_epoch == epoch:
             raise GateLost
-        return (yield from self._process.run_script(sale.event.gate_epoch, gate.admit, orders))
+        return (yield from self._admit_under(sale, sale.event.gate_epoch, orders))
+
+    def _admit_under(self, sale: Sale, epoch: str, orders: list[TakenOrder]) -> Steps[Admission]:
+        admission = yield from self._process.run_script(epoch, self._around.gate.admit, orders)
+        if sale.event.gate_epoch == epoch:
+            sale.see_batch(admission)
+        return admission
 
     # -- the ledger's batches
 

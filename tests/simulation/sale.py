@@ -138,7 +138,6 @@ class Catalog:
         if view is not None and epoch is not None and sale.refuses and sale.filter_is_behind:
             admitted = view.orders_ever_admitted
             seen = yield from self._filter(epoch)
-            # Of another loading by now, perhaps, which has admitted others.
             if sale.event.gate_epoch == epoch or self._process.has(Bug.FILTER_WITHOUT_EPOCH):
                 sale.see_filter(seen, admitted)
 
@@ -157,8 +156,11 @@ class Catalog:
         asked_at_ms = self._process.now_ms()
         try:
             gate = self._process.around.gate
-            sale.see((yield from self._process.run_script(epoch, gate.availability)), asked_at_ms)
+            availability = yield from self._process.run_script(epoch, gate.availability)
         except GateLost:
             sale.view = None
             yield from self.reload()
             raise
+        if sale.event.gate_epoch != epoch:
+            raise GateLost
+        sale.see(availability, asked_at_ms)

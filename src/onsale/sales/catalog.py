@@ -128,7 +128,6 @@ class Catalog:
         if view is not None and epoch is not None and sale.refuses and sale.filter_is_behind:
             admitted = view.orders_ever_admitted
             seen = await self._gate.seen_filter(sale.event.id, epoch)
-            # Of another loading by now, perhaps, which has admitted others.
             if sale.event.gate_epoch == epoch:
                 sale.see_filter(seen, admitted)
 
@@ -140,8 +139,11 @@ class Catalog:
             raise GateLost
         asked_at_seconds = monotonic()
         try:
-            sale.see(await self._gate.availability(sale.event.id, epoch), asked_at_seconds)
+            availability = await self._gate.availability(sale.event.id, epoch)
         except GateLost:
             sale.view = None
             await self.reload(sale.event.id)
             raise
+        if sale.event.gate_epoch != epoch:
+            raise GateLost
+        sale.see(availability, asked_at_seconds)

@@ -44,7 +44,8 @@ class GiveBack:
                 cause=repr(error.__cause__),
             )
         else:
-            sale.see_units(available_units)
+            if sale.event.gate_epoch == epoch:
+                sale.see_units(available_units)
 
 
 class Ending:

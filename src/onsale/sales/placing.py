@@ -203,7 +203,6 @@ class Placing:
                 self._pass_on(pending, self._ledger_only_stage)
             return
         _tell_mode("redis")
-        sale.see_batch(admission)
         answers = zip(batch, admission.outcomes, admission.strangers, strict=True)
         for pending, outcome, stranger in answers:
             if outcome is Outcome.ADMITTED or outcome is Outcome.SEEN:
@@ -215,7 +214,7 @@ class Placing:
         epoch = sale.event.gate_epoch
         if epoch is not None:
             try:
-                return await self._gate.admit(sale.event.id, epoch, orders)
+                return await self._admit_under(sale, epoch, orders)
             except GateLost:
                 log.warning("gate lost", event_id=sale.event.id, epoch=epoch)
         # Loaded anew since this process last read the event, perhaps.
@@ -224,7 +223,15 @@ class Placing:
             if sale.event.gate_retired:
                 return Admission([Outcome.CLOSED] * len(orders), [False] * len(orders), 0, {})
             raise GateLost
-        return await self._gate.admit(sale.event.id, sale.event.gate_epoch, orders)
+        return await self._admit_under(sale, sale.event.gate_epoch, orders)
+
+    async def _admit_under(
+        self, sale: Sale, epoch: str, orders: list[tuple[bytes, bytes]]
+    ) -> Admission:
+        admission = await self._gate.admit(sale.event.id, epoch, orders)
+        if sale.event.gate_epoch == epoch:
+            sale.see_batch(admission)
+        return admission
 
     @staticmethod
     def _pass_on(pending: PendingOrder, stage: "GroupCommit[OrderRequest, Verdict]") -> None:

@@ -78,7 +78,8 @@ class Sale:
         self._filter_admitted = -1
         self._age_seconds_max = age_seconds_max
 
-    # -- keeping the picture
+    # -- keeping the picture, by news of the loading that the event names: one loading's count of
+    # admitted orders says nothing of another's
 
     def see_event(self, event: Event) -> None:
         """The event as the ledger has it; one that was read before the last change is no news."""
