@@ -108,6 +108,8 @@ class Placing:
         if self._process.has(Bug.OTHER_BODY_BY_THE_GATES_WORD):
             raise IdempotencyKeyReused
         earlier = yield from self._process.statement(self._around.ledger.get, order.order_id)
+        if earlier is not None and earlier.status is OrderStatus.ABANDONED:
+            return None
         if earlier is None or earlier.order.fingerprint != order.fingerprint:
             raise IdempotencyKeyReused
         return (yield from self._placed(sale, order, Placement(earlier, new=False)))

@@ -150,6 +150,9 @@ class Placing:
     async def _earlier_of_this_body(self, sale: Sale, request: OrderRequest) -> Placed | None:
         """The gate may hold what was asked by mistake, and the ledger what was ordered before."""
         earlier = await self._ledger.get(OrderKey(request.event_id, request.order_id))
+        if earlier is not None and earlier.status is OrderStatus.ABANDONED:
+            # A twin of another body passes there as well, on its way to the next id.
+            return None
         if earlier is None or earlier.fingerprint != request.fingerprint:
             raise IdempotencyKeyReused
         return await self._placed(sale, request, Placement(earlier, new=False))
