@@ -17,6 +17,7 @@ from onsale.domain.inventory import Outcome
 from onsale.embedded import EmbeddedPostgres
 from onsale.gate.epoch import make_epoch
 from onsale.gate.gate import Gate
+from onsale.gate.keeping import GateEvicts
 from onsale.gate.keys import event_keys, limit_key
 from onsale.observability.runtime import stop
 from onsale.sales.service import Service
@@ -90,6 +91,20 @@ async def other_gate(cluster: Cluster) -> AsyncIterator[Gate]:
     """Of another process."""
     async with gate_by(cluster.nodes[1]) as made:
         yield made
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+async def test_one_node_that_evicts_is_enough_to_be_refused(
+    cluster: Cluster, gate: Gate, number: int
+) -> None:
+    node = cluster.nodes[number]
+    await gate.require_noeviction()
+    await node.client.config_set("maxmemory-policy", "volatile-lru")
+    try:
+        with pytest.raises(GateEvicts, match=f"127.0.0.1:{node.port} "):
+            await gate.require_noeviction()
+    finally:
+        await node.client.config_set("maxmemory-policy", "noeviction")
 
 
 Made = Callable[[], Awaitable[Event]]

@@ -20,6 +20,7 @@ from onsale.domain.event import Event, SaleSwitch
 from onsale.domain.inventory import Outcome
 from onsale.gate.codec import StoredOrder, decode_stored
 from onsale.gate.connecting import Server, Servers, connect
+from onsale.gate.keeping import GateEvicts, Keeping
 from onsale.gate.keys import event_keys
 from onsale.gate.scripts import ScriptName
 from onsale.observability import metrics
@@ -320,6 +321,24 @@ class Gate:
         """Whether there is a gate to decide. Raises `GateUnavailable`."""
         async with self._measured("ping"):
             await self._servers.ping()
+
+    async def keeping(self) -> list[Keeping]:
+        """How well each server that answers keeps what it is told. Raises `GateUnavailable`."""
+        async with self._measured("keeping"):
+            return await self._servers.keeping()
+
+    async def require_noeviction(self) -> None:
+        """Raises `GateEvicts` when a server answers that lets keys go when it is full.
+
+        One that does not answer is no reason not to start: the ledger decides until it does.
+        """
+        try:
+            kept = await self.keeping()
+        except GateUnavailable:
+            return
+        for keeping in kept:
+            if keeping.evicts:
+                raise GateEvicts(keeping)
 
     # -- how
 

@@ -177,6 +177,21 @@ circuit_breaker_transitions_total = Counter(
 gate_mode = Gauge(
     "onsale_gate_mode", "1 for the mode in force: redis, ledger_only, closed.", ["mode"]
 )
+gate_evicts = Gauge(
+    "onsale_gate_evicts",
+    "1 while a server of the gate lets keys go when it is full, and would forget who has a seat.",
+)
+gate_aof_enabled = Gauge(
+    "onsale_gate_aof_enabled", "1 when every server of the gate keeps an append-only file."
+)
+gate_aof_ok = Gauge(
+    "onsale_gate_aof_ok",
+    "1 when the last write and the last rewriting of each server's append-only file went well.",
+)
+gate_aof_delayed_fsyncs = Gauge(
+    "onsale_gate_aof_delayed_fsyncs",
+    "Syncs of append-only files that had to wait for the disk, since the servers started.",
+)
 
 # -- ledger pool
 db_pool_connections = Gauge(
