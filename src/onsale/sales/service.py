@@ -68,7 +68,7 @@ class Service:
             give_back=give_back,
             throttle=Throttle.of(gate, settings),
             placing=Placing(catalog, gate, ledger, give_back, settings),
-            paying=Paying(catalog, ledger, provider, settings.payment_timeout_seconds),
+            paying=Paying(catalog, ledger, provider, settings),
             ending=Ending(catalog, ledger, give_back),
             organising=Organising(catalog, gate, ledger, events),
         )
@@ -78,6 +78,7 @@ class Service:
         with suppress(TimeoutError):
             async with asyncio.timeout(self.settings.shutdown_seconds):
                 await self.placing.drain()
+                await self.paying.drain()
         await self.gate.close()
         await self.database.close()
 
