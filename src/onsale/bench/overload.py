@@ -113,9 +113,7 @@ def run_overload(
         running = exits.enter_context(stage(folder, [VALVE, NO_VALVE], secret, tell))
         tell("making the buyers' tokens")
         crowd = Crowd.of(folder, secret, _BUYERS)
-        turns = Turns(running, crowd, # A crowd is one for longer than a burst, which is let in: what is measured comes after.
-_LEAD_SECONDS = 2
-_PEAK_SECONDS, _PEAK_CONNECTIONS)
+        turns = Turns(running, crowd, _PEAK_SECONDS, _PEAK_CONNECTIONS)
         subjects = []
         for server in running.servers:
             subject = prepare(server, folder, secret, crowd, _REQUESTS_MAX)

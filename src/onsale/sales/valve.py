@@ -10,8 +10,8 @@ Where orders wait depends on what is short, and so does how many may:
   deadline follows from how long their batches take now; more are not let in.
 
 A burst upon a process at ease is let in whole, and makes its turns long for a while: so the limit
-falls only when that lasts for longer than a burst does. Once it has fallen there is no such patience
-until it is back where it was.
+falls only when that lasts for longer than a burst does. Once it has fallen there is no such
+patience until it is back where it was.
 
 Latency alone could not tell these apart: a batch that has grown to be worth its round trip takes
 longer than an idle one, as it should, and over a slow network it takes long with nobody waiting.
