@@ -150,7 +150,8 @@ def _meet(
     crowd: Crowd, subject: Subject, times: float, offered: float, seconds: int
 ) -> tuple[Load, list[str]]:
     _drive(crowd, subject, offered, _LEAD_SECONDS)
-    held_before, counted_before = subject.holdings(), settled(subject)
+    # In this order: what the lead left on its way is written down before it is looked at.
+    counted_before, held_before = settled(subject), subject.holdings()
     many, looked_at = _drive(crowd, subject, offered, seconds)
     counted_after, held = settled(subject), subject.holdings()
     assert held is not None
