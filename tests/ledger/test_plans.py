@@ -122,7 +122,7 @@ async def read_live(ledger: Ledger) -> None:
 ORDER_ID = bytes(16)
 KEY = OrderKey(EVENT_ID, ORDER_ID)
 # One of those that are there; see how they are filled in.
-KNOWN_KEY = OrderKey("00000000-0000-7000-8000-000000000002", md5(b"30").digest())
+KNOWN_KEY = OrderKey("00000000000070008000000000000002", md5(b"30").digest())
 
 # What is read, and the index that it is read by first of all.
 READINGS: dict[str, tuple[Reading, str]] = {
