@@ -137,7 +137,7 @@ async def measure(pid: int, sale: Sale, kind: Kind, batches: Sequence[Batch]) ->
         await pool.get_connection()  # type: ignore[no-untyped-call]
         for _ in range(CONNECTIONS)
     ]
-    sha = server.scripts[ScriptName.ADMIT].sha
+    sha = server.scripts.names[ScriptName.ADMIT]
     asked = (keys.sale, keys.avail, keys.orders, keys.buyers, keys.seen)
     head = ("EVALSHA", sha, len(asked), *asked, sale.epoch)
     packed = [

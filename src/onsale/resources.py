@@ -6,7 +6,10 @@ _PACKAGE = Path(__file__).parent
 
 
 def project_folder(name: str) -> Path:
-    """The folder `alembic` or `loadtest`. Raises `FileNotFoundError` naming what is missing."""
+    """A folder of the project, such as `alembic`.
+
+    Raises `FileNotFoundError` naming what is missing.
+    """
     for folder in (_PACKAGE / f"_{name}", _PACKAGE.parents[1] / name):
         if folder.is_dir():
             return folder

@@ -196,14 +196,14 @@ async def test_a_sale_whose_gate_is_struck_in_the_middle_of_it(
 
 
 async def _everybody_knows(service: Service, processes: Sequence[Service], event: Event) -> bool:
-    """Whether the processes' pictures and filters are of after what the gate was last told."""
+    """Whether the processes' pictures and lists are of after what the gate was last told."""
     current = await service.events.get(event.id)
     assert current is not None
     assert current.gate_epoch is not None
     at_gate = await service.gate.availability(event.id, current.gate_epoch)
     for process in processes:
         sale = await process.catalog.require(event.id)
-        if sale.view is None or sale.filter_is_behind:
+        if sale.view is None or not sale.knows_everybody:
             return False
         if sale.view.orders_ever_admitted != at_gate.orders_ever_admitted:
             return False

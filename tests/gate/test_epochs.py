@@ -43,7 +43,7 @@ OPERATIONS: dict[str, Operation] = {
     "configure": lambda gate, event, epoch: gate.configure(event, epoch),
     "availability": lambda gate, event, epoch: gate.availability(event.id, epoch),
     "audit": lambda gate, event, epoch: gate.audit(event.id, epoch),
-    "seen": lambda gate, event, epoch: gate.seen_filter(event.id, epoch),
+    "seen": lambda gate, event, epoch: gate.seen(event.id, epoch, 0),
     "open": lambda gate, event, epoch: gate.open(event.id, epoch),
 }
 # What a loading may be told before it is open.

@@ -87,15 +87,14 @@ FAULTS = {
     "a pause does not stop the sale": Fault(ScriptName.ADMIT, {"== 'paused'": "== 'stopped'"}),
     "the sale opens early": Fault(ScriptName.ADMIT, {"now_ms < tonumber(sale[3])": "false"}),
     "the sale never ends": Fault(ScriptName.ADMIT, {" or now_ms >= tonumber(sale[4])": ""}),
-    "the filter is forgotten": Fault(ScriptName.ADMIT, {"  mark_seen(id)\n": ""}),
-    "a buyer is taken for a stranger": Fault(
-        ScriptName.ADMIT, {"outcome >= SOLD_OUT and is_stranger(ids[n])": "outcome >= SOLD_OUT"}
+    "the log is forgotten": Fault(
+        ScriptName.ADMIT, {"  seen[#seen + 1] = string.sub(id, 1, 8)\n": ""}
     ),
-    "a stranger is taken for a buyer": Fault(
-        ScriptName.ADMIT, {"outcome >= SOLD_OUT and is_stranger(ids[n])": "false"}
+    "the log names only the last": Fault(
+        ScriptName.ADMIT, {"seen[#seen + 1] = string": "seen[1] = string"}
     ),
-    "admissions are not counted": Fault(
-        ScriptName.ADMIT, {"'admitted', #orders / 2)": "'admitted', 1)"}
+    "who is admitted is told too many": Fault(
+        ScriptName.ADMIT, {"seen_bytes / 8": "seen_bytes / 4"}
     ),
     "stock comes back twice": Fault(
         ScriptName.GIVE_BACK, {"redis.call('HDEL', KEYS[3], ARGV[i])": ""}

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from onsale.embedded import Monitor, NodeExporter, PostgresExporter, Prometheus
 from onsale.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -19,6 +20,7 @@ TEXTS = {
     "compose": (ROOT / "docker-compose.yml").read_text(encoding="utf-8"),
     "prometheus": PROMETHEUS.read_text(encoding="utf-8"),
     "datasource": (GRAFANA / "provisioning/datasources/prometheus.yml").read_text(encoding="utf-8"),
+    "others": (GRAFANA / "provisioning/datasources/others.yml").read_text(encoding="utf-8"),
     "dashboards": (GRAFANA / "provisioning/dashboards/onsale.yml").read_text(encoding="utf-8"),
 }
 Documents = dict[str, Any]
@@ -35,6 +37,15 @@ def expected_targets(compose: dict[str, Any]) -> dict[str, list[str]]:
         "onsale-api": [f"api:{api + number}" for number in range(workers)],
         "onsale-worker": [f"worker:{worker}"],
         "prometheus": ["localhost:9090"],
+    } | {
+        job: [f"{service}:{port}"]
+        for job, service, port in (
+            ("postgres", "postgres-exporter", 9187),
+            ("redis", "redis-exporter", 9121),
+            ("node", "node-exporter", 9100),
+            ("cadvisor", "cadvisor", 8080),
+            ("alertmanager", "alertmanager", 9093),
+        )
     }
 
 
@@ -58,7 +69,6 @@ def scrape_faults(documents: Documents) -> Iterator[str]:
         yield f"the targets are not the processes: {targets}"
     if prometheus["global"]["scrape_interval"] not in {f"{seconds}s" for seconds in range(1, 6)}:
         yield "a scrape interval that hides a spike"
-    # Rules are still to be written; until then nothing may point at them.
     for pattern in prometheus.get("rule_files", []):
         if not list(PROMETHEUS.parent.glob(pattern)):
             yield f"no such rules: {pattern}"
@@ -82,15 +92,47 @@ def grafana_faults(documents: Documents) -> Iterator[str]:
     ]
     if not mounted(compose, "grafana", home).is_file():
         yield "no home dashboard"
-    for name in ("datasources/prometheus.yml", "dashboards/onsale.yml"):
+    for other in documents["others"]["datasources"]:
+        if urlsplit(other["url"]).hostname not in compose["services"]:
+            yield f"no service at {other['url']}"
+    for name in ("datasources/prometheus.yml", "datasources/others.yml", "dashboards/onsale.yml"):
         if not mounted(compose, "grafana", f"/etc/grafana/provisioning/{name}").is_file():
             yield f"Grafana does not see {name}"
+
+
+# What depends on where a program runs and not on what it is to do.
+PLACES = ("--web.listen-address=", "--config.file=", "--storage.tsdb.path=", "--extend.query-path=")
+
+
+def native_faults(documents: Documents) -> Iterator[str]:
+    """What runs otherwise in the composition than by `onsale monitor`."""
+    nowhere = Path("nowhere")
+    natively: dict[str, Monitor] = {
+        "prometheus": Prometheus(nowhere),
+        "node-exporter": NodeExporter(nowhere),
+        "postgres-exporter": PostgresExporter(nowhere, "postgresql://", queries=""),
+    }
+    for name, monitor in natively.items():
+        wanted = {option for option in monitor.options() if not option.startswith(PLACES)}
+        missing = wanted - set(documents["compose"]["services"][name]["command"])
+        if missing:
+            yield f"{name} runs without {missing}"
+
+
+def mounts_faults(documents: Documents) -> Iterator[str]:
+    """Configuration files that a container is told to read and does not see."""
+    for name, service in documents["compose"]["services"].items():
+        for word in service.get("command", []):
+            path = word.rpartition("=")[2]
+            if "/etc/" in path and not mounted(documents["compose"], name, path).is_file():
+                yield f"{name} does not see {path}"
 
 
 def faults(texts: dict[str, str]) -> list[str]:
     """Everything that does not fit; none when all is in order."""
     documents = {name: yaml.safe_load(text) for name, text in texts.items()}
-    return [*scrape_faults(documents), *grafana_faults(documents)]
+    checks = (scrape_faults, grafana_faults, native_faults, mounts_faults)
+    return [fault for check in checks for fault in check(documents)]
 
 
 def test_everything_points_at_something() -> None:
@@ -104,12 +146,11 @@ def test_everything_points_at_something() -> None:
         ("prometheus", "worker:9200", "sweeper:9200", "not the processes"),
         ("compose", '--workers, "2"', '--workers, "3"', "not the processes"),
         ("prometheus", "scrape_interval: 5s", "scrape_interval: 15s", "hides a spike"),
-        (
-            "prometheus",
-            "scrape_configs:",
-            "rule_files: [rules/none*.yml]\nscrape_configs:",
-            "rules",
-        ),
+        ("prometheus", "rules/*.yml", "rules/none*.yml", "rules"),
+        ("others", "loki:3100", "logs:3100", "no service"),
+        ("compose", "--collector.pressure", "--collector.wifi", "node-exporter runs without"),
+        ("compose", "native-histograms", "exemplar-storage", "prometheus runs without"),
+        ("compose", "/etc/loki/loki.yml", "/etc/loki/local.yml", "loki does not see"),
         ("datasource", "timeInterval: 5s", "timeInterval: 15s", "rate interval"),
         ("datasource", "prometheus:9090", "prometheus:9091", "no service"),
         ("dashboards", "/etc/grafana/dashboards", "/etc/grafana/provisioning", "no dashboards"),

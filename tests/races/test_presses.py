@@ -28,11 +28,11 @@ async def _press(service: Service, event_id: str, buyer_id: str, tier_id: str = 
 
 
 def _refuses(service: Service, event_id: str) -> Callable[[], Awaitable[bool]]:
-    """Whether the service answers losers of the event by itself, its filter of admitted at hand."""
+    """Whether the service answers losers of the event by itself, knowing who was admitted."""
 
     async def reached() -> bool:
         sale = await service.catalog.require(event_id)
-        return sale.fresh and sale.refuses and not sale.filter_is_behind
+        return sale.fresh and sale.refuses and sale.knows_everybody
 
     return reached
 

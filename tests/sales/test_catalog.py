@@ -6,11 +6,12 @@ ids and its bound, the young picture, the idle sales left alone.
 
 import asyncio
 import secrets
+from collections.abc import Sequence
 
 import pytest
 from redis.asyncio import Redis
 
-from onsale.domain.errors import GateLost, NotFound, SoldOut
+from onsale.domain.errors import GateLost, GateUnavailable, NotFound, SoldOut
 from onsale.domain.event import Event
 from onsale.domain.ids import order_id
 from onsale.domain.inventory import Outcome
@@ -147,16 +148,18 @@ async def test_news_of_an_earlier_loading_is_no_news(
     """
     event = await make_event(5)
     sale = await neighbour.catalog.require(event.id)
-    ask = neighbour.gate.availability
+    ask = neighbour.gate.availabilities
 
-    async def answer_late(event_id: str, epoch: str) -> Availability:
-        answer = await ask(event_id, epoch)
-        await service.events.next_gate_generation(event_id)
+    async def answer_late(
+        events: Sequence[tuple[str, str]],
+    ) -> list[Availability | GateUnavailable]:
+        answers = await ask(events)
+        await service.events.next_gate_generation(event.id)
         await Reconciler(service).run_once()
-        await neighbour.catalog.reload(event_id)
-        return answer
+        await neighbour.catalog.reload(event.id)
+        return answers
 
-    monkeypatch.setattr(neighbour.gate, "availability", answer_late)
+    monkeypatch.setattr(neighbour.gate, "availabilities", answer_late)
     with pytest.raises(GateLost):
         await neighbour.catalog.availability(sale)
     assert sale.event.gate_epoch not in (None, event.gate_epoch)

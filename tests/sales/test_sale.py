@@ -12,7 +12,7 @@ from onsale.domain.ids import order_id
 from onsale.domain.inventory import Outcome
 from onsale.domain.order import Item
 from onsale.domain.tier import Tier
-from onsale.gate.gate import Admission, Availability, SeenFilter
+from onsale.gate.gate import Admission, Availability, seen_name
 from onsale.sales.sale import Sale
 
 OPENS_AT = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -55,14 +55,10 @@ def pictured(availability: Availability, age_seconds_max: float = FOREVER) -> Sa
     return sale
 
 
-def filter_of(*order_ids: bytes, size_bits: int = 2**20) -> SeenFilter:
-    """The filter as the gate writes it."""
-    bits = bytearray(size_bits // 8)
-    for order in order_ids:
-        for half in (order[:4], order[4:8]):
-            at = int.from_bytes(half, "big") % size_bits
-            bits[at >> 3] |= 128 >> (at & 7)
-    return SeenFilter(bytes(bits), size_bits)
+def know(sale: Sale, *order_ids: bytes, strangers: int = 0) -> None:
+    """Let it read on in the log of admitted orders: of these, and of so many others."""
+    others = [order_id(EVENT.id, f"other-{sale.known_orders + n}", "key") for n in range(strangers)]
+    sale.see_orders([seen_name(each) for each in (*order_ids, *others)], sale.known_orders)
 
 
 REFUSING = [
@@ -100,7 +96,7 @@ def test_what_may_be_there_is_for_the_gate_to_say() -> None:
 
 def test_the_latest_batch_is_in_the_picture() -> None:
     sale = pictured(seen(5, 5))
-    sale.see_batch(Admission([Outcome.ADMITTED], [False], 8, {1: 0}))
+    sale.see_batch(Admission([Outcome.ADMITTED], 8, {1: 0}))
     assert sale.refusal([Item(1, 1)]) is Outcome.SOLD_OUT
     sale.see_units({1: 3})
     assert sale.refusal([Item(1, 1)]) is None
@@ -146,56 +142,73 @@ def test_each_refusal_has_its_error(outcome: Outcome, kind: type[Exception]) -> 
 # -- who may have an order already
 
 
-def test_without_a_filter_anybody_may_have_an_order() -> None:
+def test_who_knows_nobody_takes_anybody_for_a_buyer() -> None:
     assert pictured(seen(0, 0)).may_have_admitted(ORDER_ID)
 
 
-def test_a_filter_that_is_up_to_date_tells_strangers_from_buyers() -> None:
+def test_who_knows_everybody_tells_strangers_from_buyers() -> None:
     sale = pictured(seen(0, 0, admitted=7))
-    sale.see_filter(filter_of(ORDER_ID), admitted=7)
+    know(sale, ORDER_ID, strangers=6)
     assert sale.may_have_admitted(ORDER_ID)
     assert not sale.may_have_admitted(order_id(EVENT.id, "stranger", "key"))
 
 
-def test_a_filter_that_is_behind_sends_everybody_to_the_gate() -> None:
+def test_who_lacks_an_order_sends_everybody_to_the_gate() -> None:
     stranger = order_id(EVENT.id, "stranger", "key")
     sale = pictured(seen(0, 0, admitted=7))
-    sale.see_filter(filter_of(ORDER_ID), admitted=6)
+    know(sale, ORDER_ID, strangers=5)
     assert sale.may_have_admitted(stranger)
-    sale.see_filter(filter_of(ORDER_ID), admitted=7)
+    know(sale, strangers=1)
     assert not sale.may_have_admitted(stranger)
-    sale.see_batch(Admission([Outcome.ADMITTED], [False], 8, {1: 0}))
+    sale.see_batch(Admission([Outcome.ADMITTED], 8, {1: 0}))
     assert sale.may_have_admitted(stranger), "the batch admitted somebody: perhaps this one"
-    sale.see_filter(filter_of(ORDER_ID), admitted=8)
+    know(sale, strangers=1)
     sale.see(seen(0, 0, admitted=9), monotonic())
     assert sale.may_have_admitted(stranger), "another process admitted somebody"
 
 
-def test_an_overtaken_picture_does_not_make_the_filter_whole() -> None:
-    """A batch may be answered between the asking for a filter and its arrival."""
+def test_an_answer_that_comes_late_takes_no_order_back() -> None:
     sale = pictured(seen(0, 0, admitted=7))
-    sale.see_batch(Admission([Outcome.ADMITTED], [False], 8, {1: 0}))
-    sale.see_filter(filter_of(), admitted=7)
+    sale.see_batch(Admission([Outcome.ADMITTED], 8, {1: 0}))
+    know(sale, strangers=7)
     assert sale.may_have_admitted(ORDER_ID)
-    sale.see_batch(Admission([Outcome.SEEN], [False], 7, {1: 0}))
+    sale.see_batch(Admission([Outcome.SEEN], 7, {1: 0}))
     assert sale.may_have_admitted(ORDER_ID), "an older answer, which came late"
 
 
-def test_a_new_epoch_forgets_picture_and_filter() -> None:
+def test_two_who_read_the_log_at_once_read_the_same() -> None:
+    """Seen red with what each of them read counted."""
+    sale = pictured(seen(0, 0, admitted=4))
+    for _ in range(2):
+        sale.see_orders([1, 2, 3], after_orders=0)
+    assert sale.known_orders == 3
+    assert not sale.knows_everybody
+
+
+def test_a_refusal_is_for_strangers_of_all_who_were_admitted_before_it() -> None:
+    sale = pictured(seen(0, 0, admitted=1))
+    know(sale, ORDER_ID)
+    stranger = order_id(EVENT.id, "stranger", "key")
+    assert sale.surely_never_admitted(stranger, 1)
+    assert not sale.surely_never_admitted(ORDER_ID, 1)
+    assert not sale.surely_never_admitted(stranger, 2)
+
+
+def test_a_new_epoch_forgets_picture_and_orders() -> None:
     sale = pictured(seen(0, 0, admitted=7))
-    sale.see_filter(filter_of(), admitted=7)
+    know(sale, strangers=7)
     sale.see_event(replace(EVENT, gate_epoch="2.run"))
     assert sale.view is None
     assert sale.refusal([Item(1, 1)]) is None
-    # As many orders as before, all adopted: the filter has to be read again all the same.
+    # As many orders as before, all adopted: the log has to be read again all the same.
     sale.see(seen(0, 0, admitted=7), monotonic())
     assert sale.may_have_admitted(ORDER_ID)
-    assert sale.filter_is_behind
+    assert not sale.knows_everybody
 
 
 def test_the_same_epoch_keeps_them() -> None:
     sale = pictured(seen(0, 0, admitted=7))
-    sale.see_filter(filter_of(), admitted=7)
+    know(sale, strangers=7)
     sale.see_event(replace(EVENT, name="Another name"))
     assert sale.event.name == "Another name"
     assert sale.refusal([Item(1, 1)]) is Outcome.SOLD_OUT

@@ -27,6 +27,7 @@ from onsale.embedded import (
     stop_child,
 )
 from onsale.ledger.migrations import migrate
+from onsale.monitoring import Service as MonitoredService
 from onsale.sales.service import Service
 from onsale.settings import Settings
 from onsale.workers.reconciler import Reconciler
@@ -84,6 +85,16 @@ class Stack:
     ) -> None:
         self._exits.close()
 
+    @property
+    def service(self) -> MonitoredService:
+        """Where this is watched; `onsale monitor` reads it from the data folder."""
+        return MonitoredService(
+            api=[f"127.0.0.1:{self.metrics_port + number}" for number in range(self.workers)],
+            workers=[f"127.0.0.1:{self.worker_metrics_port}"],
+            database_url=self.database_url,
+            redis_url=self.redis_url,
+        )
+
     def died(self) -> str | None:
         """The name of a process that ended by itself, or `None` while all is well."""
         return next(
@@ -117,6 +128,8 @@ class Stack:
         self.tell("starting sweeper, reconciler, outbox and webhooks")
         self._spawn(exits, "worker", "worker")
         self._wait_until_ready()
+        exits.callback(self.service.forget, self.data_dir)
+        self.service.remember(self.data_dir)
 
     def _spawn(self, exits: ExitStack, name: str, command: str) -> None:
         environment = {

@@ -23,6 +23,7 @@ import hashlib
 import os
 import shutil
 import stat
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -90,6 +91,15 @@ def give(path: Path, account: Account | None) -> None:
     if account is not None:
         os.chown(path, account.uid, account.gid, follow_symlinks=False)
     path.chmod(0o700)
+
+
+def here(path: Path) -> str:
+    """A name for the folder that a process starts in, `path`, which it may be unable to reach.
+
+    For programs that ask for an absolute path: the kernel's link is one that needs no way there, as
+    long as they stay in that folder. Elsewhere than on Linux there is no such link.
+    """
+    return "/proc/self/cwd" if sys.platform == "linux" else str(path)
 
 
 def sync_folder(path: Path) -> None:

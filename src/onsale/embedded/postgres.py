@@ -10,14 +10,13 @@ opens TCP is possible and meets `scram-sha-256`, with no role that has a passwor
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sqlalchemy import URL
 
 from onsale.embedded.binaries import PostgresPrograms, find_postgres
-from onsale.embedded.folders import DataFolder, give, sync_folder
+from onsale.embedded.folders import DataFolder, give, here, sync_folder
 from onsale.embedded.processes import EmbeddedError
 from onsale.embedded.server import EmbeddedServer, environment
 
@@ -34,6 +33,8 @@ _DEFAULTS = {
     # Several API processes with pools of 10, the workers, and tests that race.
     "max_connections": "200",
     "shared_buffers": "128MB",
+    # Two readings of the clock a sync, and one sees whether the disk is the bottleneck.
+    "track_wal_io_timing": "on",
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
@@ -74,7 +75,7 @@ class EmbeddedPostgres(EmbeddedServer):
         give(unfinished, folder.account)
         command: list[str | Path] = [
             initdb,
-            f"--pgdata={_here(unfinished)}",
+            f"--pgdata={here(unfinished)}",
             f"--username={_USER}",
             "--encoding=UTF8",
             # Built in: the same order of text on every system, without its locales.
@@ -95,7 +96,7 @@ class EmbeddedPostgres(EmbeddedServer):
             "unix_socket_permissions": "0700",
         }
         settings = [f"--{name}={value}" for name, value in (self._options | address).items()]
-        return [self._programs.postgres, "-D", _here(self.data_dir / "data"), *settings]
+        return [self._programs.postgres, "-D", here(self.data_dir / "data"), *settings]
 
     def _is_ready(self) -> bool:
         """Whether the server says so in `postmaster.pid`, which is where pg_ctl looks as well."""
@@ -135,12 +136,3 @@ class EmbeddedPostgres(EmbeddedServer):
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
             reason = " ".join(str(error.stderr or error).split())
             raise EmbeddedError(f"Postgres has no database {_DATABASE}: {reason}") from None
-
-
-def _here(path: Path) -> str:
-    """A name for the folder that a process starts in, `path`, which it may be unable to reach.
-
-    Postgres asks for an absolute path and the kernel's link is one that needs no way there. All
-    its processes stay in that folder. Elsewhere than on Linux there is no such link.
-    """
-    return "/proc/self/cwd" if sys.platform == "linux" else str(path)

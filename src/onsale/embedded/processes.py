@@ -52,6 +52,17 @@ def free_port() -> int:
         return port
 
 
+def require_free(port: int) -> None:
+    """Raises `EmbeddedError` when somebody listens on a TCP port of the loopback."""
+    try:
+        with socket.socket() as listener:
+            # As a server will: a port whose last connections are fading out is free.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("127.0.0.1", port))
+    except OSError as error:
+        raise EmbeddedError(f"port {port} is in use; choose another") from error
+
+
 def spawn_child(
     argv: Sequence[str | Path],
     *,

@@ -55,6 +55,10 @@ class EmbeddedServer(ABC):
     def _is_ready(self) -> bool:
         """Whether the server answers its clients."""
 
+    def _environment(self) -> Mapping[str, str]:
+        """Variables that the program takes besides ours."""
+        return {}
+
     def _settle(self) -> None:  # noqa: B027 - most servers have nothing left to do
         """What is left to do on a server that is ready."""
 
@@ -148,7 +152,7 @@ class EmbeddedServer(ABC):
         assert self._folder is not None
         return spawn_child(
             argv,
-            env=environment(),
+            env={**environment(), **self._environment()},
             cwd=cwd,
             log_path=self._folder.log_path,
             account=self._folder.account,

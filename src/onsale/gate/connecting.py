@@ -13,20 +13,26 @@ that followed it would be decided by a server that nobody has named yet.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.crc import key_slot
-from redis.exceptions import AskError, ClusterDownError, MovedError, RedisError, TryAgainError
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MovedError,
+    RedisError,
+    TryAgainError,
+)
 
 from onsale.domain.errors import GateUnavailable
 from onsale.gate.breaker import Breaker
 from onsale.gate.epoch import names_server
 from onsale.gate.keeping import Keeping, keeping_of
-from onsale.gate.scripts import register
+from onsale.gate.scripts import Scripts
 from onsale.settings import Settings
 
 Answer = TypeVar("Answer")
@@ -42,7 +48,9 @@ class Server:
     is noticed before the first order is decided there.
     """
 
-    def __init__(self, where: dict[str, Any], settings: Settings) -> None:
+    def __init__(
+        self, where: dict[str, Any], settings: Settings, *, in_cluster: bool = False
+    ) -> None:
         defaults: dict[str, Any] = {
             "max_connections": settings.redis_connections_max,
             "timeout": settings.redis_timeout_seconds,
@@ -55,7 +63,7 @@ class Server:
             **{**defaults, **where}, redis_connect_func=self._on_connect
         )
         self.redis = Redis(connection_pool=self._pool)
-        self.scripts = register(self.redis)
+        self.scripts = Scripts(self.redis, in_cluster=in_cluster)
         self.run_id: str | None = None
         self._breaker = Breaker("redis", settings.redis_rest_seconds)
 
@@ -106,6 +114,12 @@ class Servers(Protocol):
     `GateUnavailable` when it is left alone.
     """
 
+    def home(self, key: str) -> Hashable:
+        """The same for all keys of one server, as far as is known."""
+
+    def known(self, key: str) -> Server | None:
+        """Where the key is, if that is known without asking."""
+
     async def of(self, key: str) -> Server:
         """Where the key is, as far as is known."""
 
@@ -142,6 +156,12 @@ class OneServer:
 
     def __init__(self, server: Server) -> None:
         self._server = server
+
+    def home(self, key: str) -> Hashable:
+        return None
+
+    def known(self, key: str) -> Server:
+        return self._server
 
     async def of(self, key: str) -> Server:
         return self._server
@@ -183,6 +203,13 @@ class Cluster:
         self._nodes = {self._first: self._open(self._first)}
         self._owners: dict[int, Address] = {}
         self._reading: asyncio.Task[None] | None = None
+
+    def home(self, key: str) -> Hashable:
+        return self._owners.get(_slot(key))
+
+    def known(self, key: str) -> Server | None:
+        owner = self._owners.get(_slot(key))
+        return None if owner is None else self._nodes.get(owner)
 
     async def of(self, key: str) -> Server:
         slot = _slot(key)
@@ -240,7 +267,7 @@ class Cluster:
             await server.close()
 
     def _open(self, address: Address) -> Server:
-        return Server({**self._where, **address._asdict()}, self._settings)
+        return Server({**self._where, **address._asdict()}, self._settings, in_cluster=True)
 
     async def _share_reading(self) -> None:
         """Read who owns what; many who need it at once share one reading, and its failure."""

@@ -6,8 +6,10 @@ authorised is `GateLost`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+import struct
+from collections.abc import AsyncIterator, Hashable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from itertools import chain
 from time import perf_counter
 from typing import Any, NamedTuple, Self
 
@@ -24,31 +26,33 @@ from onsale.gate.scripts import ScriptName
 from onsale.observability import metrics
 from onsale.settings import Settings
 
-# 16 bits for every order that can be live keep wrong guesses of the filter near 1 in 70. Holds come
-# and go, and leave their bits: 32 KiB at least stand 30,000 of them with 1 wrong guess in 20. A
-# filter of 1 MiB is the most that every process reads whenever a tier has sold out.
-_SEEN_BITS_PER_UNIT = 16
-_SEEN_BITS_MIN = 2**18
-_SEEN_BITS_MAX = 2**23
-
 # One chunk read keeps Redis busy for about a millisecond, and so does a quarter of one adopted.
 CHUNK_ORDERS = 1_000
 _ADOPTED_AT_ONCE = 250
+# These are eight bytes each, and kept by whoever reads them.
+_SEEN_AT_ONCE_ORDERS = 10_000
 
-_STRANGER = ord("1")
+_SEEN_NAME_BYTES = 8
+
+# What a call raises that was not answered as it should be.
+_FAILURES = (TimeoutError, RedisError, OSError, GateUnavailable)
 _OUTCOMES = {str(outcome.value).encode()[0]: outcome for outcome in Outcome}
 
 
 class Admission(NamedTuple):
-    """What a batch came to: an outcome per order, and what is left of the tiers it asked for.
-
-    `strangers` says of each refused order whether it surely was never admitted before.
-    """
+    """What a batch came to: an outcome per order, and what is left of the tiers it asked for."""
 
     outcomes: list[Outcome]
-    strangers: list[bool]
     orders_ever_admitted: int
     available_units: dict[int, int]
+
+
+class EventBatch(NamedTuple):
+    """Orders of one event as `(order id, body)` pairs, for a gate of this epoch."""
+
+    event_id: str
+    epoch: str
+    orders: Sequence[tuple[bytes, bytes]]
 
 
 class Availability(NamedTuple):
@@ -76,6 +80,14 @@ class GateBooks(NamedTuple):
     tiers: list[GateTierBooks]
 
 
+class _Question(NamedTuple):
+    """What a script is asked about an event: its keys, `sale` first, and its arguments."""
+
+    keys: tuple[str, ...]
+    epoch: str
+    args: Sequence[Any]
+
+
 class Gate:
     """The gate of every event; `Gate.connect(settings)` makes one."""
 
@@ -92,6 +104,10 @@ class Gate:
         """Close every connection."""
         await self._servers.close()
 
+    def home(self, event_id: str) -> Hashable:
+        """What the events of one server have in common, as far as is known."""
+        return self._servers.home(event_keys(event_id).sale)
+
     # -- what buyers ask
 
     async def admit(
@@ -101,22 +117,21 @@ class Gate:
 
         Raises `GateUnavailable`, also when it is not answered before its deadline, `GateLost`.
         """
-        keys = event_keys(event_id)
-        args = [part for order in orders for part in order]
-        reply = await self._run(
-            ScriptName.ADMIT,
-            (keys.sale, keys.avail, keys.orders, keys.buyers, keys.seen),
-            epoch,
-            args,
-            self._deadline_seconds,
-        )
-        outcomes, strangers, ever_admitted, *tiers = reply
-        return Admission(
-            [_OUTCOMES[digit] for digit in outcomes],
-            [digit == _STRANGER for digit in strangers],
-            ever_admitted,
-            _pairs(tiers),
-        )
+        (answer,) = await self.admit_all([EventBatch(event_id, epoch, orders)])
+        if isinstance(answer, GateUnavailable):
+            raise answer
+        return answer
+
+    async def admit_all(self, batches: Sequence[EventBatch]) -> list[Admission | GateUnavailable]:
+        """Decide a batch of each of several events, those of one server in one round trip.
+
+        An event that is not decided has the error of `admit` in place of its admission.
+        """
+        questions = [_question_of(batch) for batch in batches]
+        replies = await self._run_all(ScriptName.ADMIT, questions, self._deadline_seconds)
+        return [
+            reply if isinstance(reply, GateUnavailable) else _admission(reply) for reply in replies
+        ]
 
     async def give_back(
         self, event_id: str, epoch: str, order_ids: Sequence[bytes]
@@ -137,17 +152,47 @@ class Gate:
 
     async def availability(self, event_id: str, epoch: str) -> Availability:
         """How the sale stands. Raises `GateUnavailable`, `GateLost`."""
-        keys = event_keys(event_id)
-        now_ms, switch, admitted, *tiers = await self._run(
-            ScriptName.AVAILABILITY, (keys.sale, keys.avail), epoch, ()
-        )
-        return Availability(now_ms, SaleSwitch(switch.decode()), admitted, _pairs(tiers))
+        (answer,) = await self.availabilities([(event_id, epoch)])
+        if isinstance(answer, GateUnavailable):
+            raise answer
+        return answer
 
-    async def seen_filter(self, event_id: str, epoch: str) -> "SeenFilter":
-        """The filter of order ids that were ever admitted. Raises `GateUnavailable`, `GateLost`."""
+    async def availabilities(
+        self, events: Sequence[tuple[str, str]]
+    ) -> list[Availability | GateUnavailable]:
+        """How the sales of `(event id, epoch)` stand, or what `availability` raises for each."""
+        questions = []
+        for event_id, epoch in events:
+            keys = event_keys(event_id)
+            questions.append(_Question((keys.sale, keys.avail, keys.seen), epoch, [epoch]))
+        replies = await self._run_all(ScriptName.AVAILABILITY, questions)
+        return [
+            reply if isinstance(reply, GateUnavailable) else _availability(reply)
+            for reply in replies
+        ]
+
+    async def seen(self, event_id: str, epoch: str, known_orders: int) -> tuple[int, ...]:
+        """Orders that were ever admitted, by `seen_name`, in the order of their admission: some of
+        those after the first `known_orders`. Raises `GateUnavailable`, `GateLost`.
+        """
         keys = event_keys(event_id)
-        bits, size = await self._run(ScriptName.SEEN, (keys.sale, keys.seen), epoch, ())
-        return SeenFilter(bits, size)
+        (names,) = await self._run(
+            ScriptName.SEEN, (keys.sale, keys.seen), epoch, (known_orders, _SEEN_AT_ONCE_ORDERS)
+        )
+        return struct.unpack(f">{len(names) // _SEEN_NAME_BYTES}Q", names)
+
+    async def throttle(self, keys: Sequence[str], args: Sequence[int]) -> list[int]:
+        """Rate limits of a batch, see the script. Any run of any server may keep them.
+
+        Raises `GateUnavailable`, also when it is not answered before its deadline.
+        """
+        async with self._measured(ScriptName.THROTTLE, keys[0]):
+            server = await self._servers.of(keys[0])
+            with server.watched():
+                async with asyncio.timeout(self._deadline_seconds):
+                    replies = await server.scripts.run_all(ScriptName.THROTTLE, [(keys, args)])
+        waits: list[int] = replies[0]
+        return waits
 
     # -- what organisers and workers ask
 
@@ -161,7 +206,6 @@ class Gate:
             event.sale_opens_at_ms,
             event.sale_closes_at_ms,
             event.max_per_buyer_units,
-            _seen_bits(sum(tier.capacity_units for tier in event.tiers)),
             event.version,
             *_capacities(event),
         ]
@@ -302,28 +346,75 @@ class Gate:
     # -- how
 
     async def _run(
-        self,
-        name: ScriptName,
-        keys: tuple[str, ...],
-        epoch: str,
-        args: Iterable[Any],
-        deadline_seconds: float | None = None,
+        self, name: ScriptName, keys: tuple[str, ...], epoch: str, args: Iterable[Any]
     ) -> list[Any]:
-        deadline = _from_now(deadline_seconds)
-        async with self._measured(name, keys[0]):
-            server = await self._server_named_by(epoch, keys[0], deadline)
-            with server.watched():
-                async with asyncio.timeout_at(deadline):
-                    reply: list[Any] = await server.scripts[name](keys, [epoch, *args])
-        # The call may have been the first on a new connection, to a server that was restarted with
-        # what it had saved. What the script did there goes when that gate is loaded anew.
-        if reply[0] == b"LOST" or not server.is_named_by(epoch):
-            raise GateLost
+        (reply,) = await self._run_all(name, [_Question(keys, epoch, [epoch, *args])])
+        if isinstance(reply, GateUnavailable):
+            raise reply
         return reply
 
+    async def _run_all(
+        self,
+        name: ScriptName,
+        questions: Sequence[_Question],
+        deadline_seconds: float | None = None,
+    ) -> list[list[Any] | GateUnavailable]:
+        """Ask a script about several events, those of one server in one round trip."""
+        deadline = _from_now(deadline_seconds)
+        replies: dict[int, list[Any] | GateUnavailable] = {}
+        asked: dict[Server, list[int]] = {}
+        for number, question in enumerate(questions):
+            try:
+                server = await self._server_named_by(question.epoch, question.keys[0], deadline)
+            except _FAILURES as error:
+                replies[number] = self._meaning_of(error, name, question.keys[0])
+            else:
+                asked.setdefault(server, []).append(number)
+        # One server as a rule: who asks about many events asks about those of one home together.
+        for server, numbers in asked.items():
+            heard = await self._ask(server, name, [questions[n] for n in numbers], deadline)
+            replies.update(zip(numbers, heard, strict=True))
+        return [replies[number] for number in range(len(questions))]
+
+    async def _ask(
+        self,
+        server: Server,
+        name: ScriptName,
+        questions: Sequence[_Question],
+        deadline: float | None,
+    ) -> list[list[Any] | GateUnavailable]:
+        calls = [(question.keys, question.args) for question in questions]
+        started = perf_counter()
+        try:
+            with server.watched():
+                async with asyncio.timeout_at(deadline):
+                    replies = await server.scripts.run_all(name, calls)
+        except _FAILURES as error:
+            replies = [error] * len(questions)
+        else:
+            _answered(name, started)
+        return [
+            self._checked(server, name, question, reply)
+            for question, reply in zip(questions, replies, strict=True)
+        ]
+
+    def _checked(
+        self, server: Server, name: ScriptName, question: _Question, reply: Any
+    ) -> list[Any] | GateUnavailable:
+        if isinstance(reply, Exception):
+            return self._meaning_of(reply, name, question.keys[0])
+        # The call may have been the first on a new connection, to a server that was restarted with
+        # what it had saved. What the script did there goes when that gate is loaded anew.
+        if reply[0] == b"LOST" or not server.is_named_by(question.epoch):
+            return GateLost()
+        answer: list[Any] = reply
+        return answer
+
     async def _server_named_by(self, epoch: str, key: str, deadline: float | None) -> Server:
-        async with asyncio.timeout_at(deadline):
-            server = await self._servers.of(key)
+        server = self._servers.known(key)
+        if server is None:
+            async with asyncio.timeout_at(deadline):
+                server = await self._servers.of(key)
         if not server.is_named_by(epoch):
             # Which run answers is told by new connections alone, and an idle process has none since
             # a restart: only then is another epoch than ours wrong for certain.
@@ -337,34 +428,55 @@ class Gate:
         started = perf_counter()
         try:
             yield
-        except (TimeoutError, RedisError, OSError) as error:
-            if key is not None and self._servers.learn(key, error):
-                raise GateLost from error
+        except _FAILURES as error:
+            raise self._meaning_of(error, operation, key) from error
+        _answered(operation, started)
+
+    def _meaning_of(self, error: Exception, operation: str, key: str | None) -> GateUnavailable:
+        """What a call that failed says of the gate of the event whose key it was."""
+        if isinstance(error, GateUnavailable):
+            return error
+        if key is not None and self._servers.learn(key, error):
+            meaning: GateUnavailable = GateLost()
+        else:
             metrics.redis_errors_total.labels(operation, type(error).__name__).inc()
             metrics.dependency_up.labels("redis").set(0)
-            raise GateUnavailable from error
-        metrics.dependency_up.labels("redis").set(1)
-        metrics.redis_operation_duration_seconds.labels(operation).observe(perf_counter() - started)
+            meaning = GateUnavailable()
+        meaning.__cause__ = error
+        return meaning
 
 
-class SeenFilter:
-    """Says "surely not" or "maybe" to: was this order ever admitted?"""
+def seen_name(order_id: bytes) -> int:
+    """What an order is called in the log of those that were ever admitted.
 
-    __slots__ = ("_bits", "_size")
+    Ids are hashes: two of a million orders share one with a probability of 3 in 10^8, and then a
+    loser is looked up in the ledger before he is refused.
+    """
+    return int.from_bytes(order_id[:_SEEN_NAME_BYTES], "big")
 
-    def __init__(self, bits: bytes, size: int) -> None:
-        self._bits = bits
-        self._size = size
 
-    def may_contain(self, order_id: bytes) -> bool:
-        """False is certain as of when the filter was read; true may be a coincidence of hashes."""
-        for half in (order_id[:4], order_id[4:8]):
-            offset = int.from_bytes(half, "big") % self._size
-            byte = offset >> 3
-            # Redis counts bits from the most significant one of each byte.
-            if byte >= len(self._bits) or not self._bits[byte] >> (7 - (offset & 7)) & 1:
-                return False
-        return True
+def _answered(operation: str, started: float) -> None:
+    metrics.dependency_up.labels("redis").set(1)
+    metrics.redis_operation_duration_seconds.labels(operation).observe(perf_counter() - started)
+
+
+def _question_of(batch: EventBatch) -> _Question:
+    keys = event_keys(batch.event_id)
+    return _Question(
+        (keys.sale, keys.avail, keys.orders, keys.buyers, keys.seen),
+        batch.epoch,
+        [1 + 2 * len(batch.orders), batch.epoch, *chain.from_iterable(batch.orders)],
+    )
+
+
+def _admission(reply: list[Any]) -> Admission:
+    outcomes, ever_admitted, *tiers = reply
+    return Admission([_OUTCOMES[digit] for digit in outcomes], ever_admitted, _pairs(tiers))
+
+
+def _availability(reply: list[Any]) -> Availability:
+    now_ms, switch, ever_admitted, *tiers = reply
+    return Availability(now_ms, SaleSwitch(switch.decode()), ever_admitted, _pairs(tiers))
 
 
 def _from_now(seconds: float | None) -> float | None:
@@ -377,8 +489,3 @@ def _pairs(flat: Sequence[int]) -> dict[int, int]:
 
 def _capacities(event: Event) -> list[int]:
     return [part for tier in event.tiers for part in (tier.number, tier.capacity_units)]
-
-
-def _seen_bits(capacity_units: int) -> int:
-    wanted = 1 << (capacity_units * _SEEN_BITS_PER_UNIT - 1).bit_length()
-    return min(max(wanted, _SEEN_BITS_MIN), _SEEN_BITS_MAX)

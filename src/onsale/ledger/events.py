@@ -93,6 +93,10 @@ class Events:
         found = await self._read(events.c.id == event_id, size=1)
         return found[0] if found else None
 
+    async def several(self, event_ids: Sequence[str]) -> list[Event]:
+        """Those of the events that there are."""
+        return await self._read(events.c.id.in_(event_ids), size=None)
+
     async def page(self, after: str | None, size: int) -> list[Event]:
         """Events, newest first, `size` after the event with id `after`."""
         # Ids begin with the time of their making, so their order is the order of the events.

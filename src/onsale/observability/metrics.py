@@ -137,7 +137,7 @@ webhook_lag_seconds = Gauge(
 webhook_backlog = Gauge("onsale_webhook_backlog", "Messages not delivered yet.")
 webhook_dead_letters = Gauge("onsale_webhook_dead_letters", "Messages given up, until re-sent.")
 
-# -- group commit (stage: gate, ledger, webhooks)
+# -- group commit (stage: gate, ledger, ledger_only, throttle, webhooks)
 batch_size = Histogram("onsale_batch_size", "Orders in one batch.", ["stage"], buckets=BATCH_ORDERS)
 batch_duration_seconds = Histogram(
     "onsale_batch_duration_seconds",
@@ -156,6 +156,13 @@ admissions_total = Counter(
     "onsale_admissions_total",
     "Order requests: accepted, shed, rate_limited.",
     ["decision"],
+)
+rate_limits_skipped_total = Counter(
+    "onsale_rate_limits_skipped_total",
+    "Order requests that no rate limit was held against, for Redis did not answer.",
+)
+orders_in_flight_limit = Gauge(
+    "onsale_orders_in_flight_limit", "How many orders the process takes on at once, by measure."
 )
 circuit_breaker_state = Gauge(
     "onsale_circuit_breaker_state",

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from time import monotonic
 
 from onsale.domain.errors import GateLost, GateUnavailable, LedgerUnavailable, NotFound
@@ -90,7 +91,11 @@ class Catalog:
         Raises `GateUnavailable`.
         """
         if not sale.fresh:
-            await self._look(sale)
+            if sale.event.gate_epoch is None and not sale.event.gate_retired:
+                await self.reload(sale.event.id)
+            (failure,) = await self._look([sale])
+            if failure is not None:
+                await self._follow_up(sale, failure)
         assert sale.view is not None
         return sale.view.availability
 
@@ -106,44 +111,87 @@ class Catalog:
         )
 
     async def _repeat(
-        self, look: Callable[[Sale], Awaitable[object]], pause_seconds: float
+        self, look: Callable[[list[Sale]], Awaitable[None]], pause_seconds: float
     ) -> None:
         while True:
             asked_since = monotonic() - _IDLE_SECONDS
-            for sale in self.sales():
-                # A retired gate has no news, and neither has its event.
-                if sale.asked_at_seconds > asked_since and not sale.event.gate_retired:
-                    try:
-                        await look(sale)
-                    except (GateUnavailable, LedgerUnavailable, NotFound) as error:
-                        log.debug("sale not refreshed", event_id=sale.event.id, error=str(error))
+            # A retired gate has no news, and neither has its event.
+            await look(
+                [
+                    sale
+                    for sale in self.sales()
+                    if sale.asked_at_seconds > asked_since and not sale.event.gate_retired
+                ]
+            )
             await asyncio.sleep(pause_seconds)
 
-    async def _read_again(self, sale: Sale) -> None:
-        await self.reload(sale.event.id)
+    async def _read_again(self, sales: list[Sale]) -> None:
+        with _until_next_time():
+            for event in await self._events.several([sale.event.id for sale in sales]):
+                sale = self._sales.get(event.id)
+                if sale is not None:
+                    sale.see_event(event)
 
-    async def _look_after(self, sale: Sale) -> None:
-        await self._look(sale)
-        view, epoch = sale.view, sale.event.gate_epoch
-        if view is not None and epoch is not None and sale.refuses and sale.filter_is_behind:
-            admitted = view.orders_ever_admitted
-            seen = await self._gate.seen_filter(sale.event.id, epoch)
-            if sale.event.gate_epoch == epoch:
-                sale.see_filter(seen, admitted)
-
-    async def _look(self, sale: Sale) -> None:
-        if sale.event.gate_epoch is None and not sale.event.gate_retired:
-            await self.reload(sale.event.id)
+    async def learn_orders(self, sale: Sale, orders_ever_admitted: int) -> None:
+        """Read who was admitted, unless so many are known. Raises `GateUnavailable`, `GateLost`."""
         epoch = sale.event.gate_epoch
-        if epoch is None:
-            raise GateLost
-        asked_at_seconds = monotonic()
-        try:
-            availability = await self._gate.availability(sale.event.id, epoch)
-        except GateLost:
-            sale.view = None
+        while epoch is not None and sale.known_orders < orders_ever_admitted:
+            known_orders = sale.known_orders
+            names = await self._gate.seen(sale.event.id, epoch, known_orders)
+            if sale.event.gate_epoch != epoch or not names:
+                return
+            sale.see_orders(names, known_orders)
+
+    async def _look_after(self, sales: list[Sale]) -> None:
+        for sale, failure in zip(sales, await self._look(sales), strict=True):
+            with _until_next_time(event_id=sale.event.id):
+                if failure is not None:
+                    await self._follow_up(sale, failure)
+                elif sale.view is not None and sale.refuses:
+                    await self.learn_orders(sale, sale.view.orders_ever_admitted)
+
+    async def _follow_up(self, sale: Sale, failure: GateUnavailable) -> None:
+        """Read the event of a lost gate anew: it may have another by now. Raises the failure."""
+        if isinstance(failure, GateLost):
             await self.reload(sale.event.id)
-            raise
-        if sale.event.gate_epoch != epoch:
-            raise GateLost
-        sale.see(availability, asked_at_seconds)
+        raise failure
+
+    async def _look(self, sales: Sequence[Sale]) -> list[GateUnavailable | None]:
+        """Ask the gate how sales stand, all at once; for each the failure, if it was one."""
+        asked_at_seconds = monotonic()
+        epochs = [sale.event.gate_epoch for sale in sales]
+        answers = iter(
+            await self._gate.availabilities(
+                [
+                    (sale.event.id, epoch)
+                    for sale, epoch in zip(sales, epochs, strict=True)
+                    if epoch is not None
+                ]
+            )
+        )
+        return [
+            _see(sale, epoch, GateLost() if epoch is None else next(answers), asked_at_seconds)
+            for sale, epoch in zip(sales, epochs, strict=True)
+        ]
+
+
+def _see(
+    sale: Sale, epoch: str | None, answer: Availability | GateUnavailable, asked_at_seconds: float
+) -> GateUnavailable | None:
+    if isinstance(answer, GateLost):
+        sale.view = None
+    if isinstance(answer, GateUnavailable):
+        return answer
+    if sale.event.gate_epoch != epoch:
+        return GateLost()
+    sale.see(answer, asked_at_seconds)
+    return None
+
+
+@contextmanager
+def _until_next_time(**concerned: str) -> Iterator[None]:
+    """Let what fails be met at the next look."""
+    try:
+        yield
+    except (GateUnavailable, LedgerUnavailable, NotFound) as error:
+        log.debug("sale not refreshed", error=str(error), **concerned)

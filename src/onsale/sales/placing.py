@@ -9,10 +9,11 @@ in the ledger already is that order, whoever put it there. So a request whose tw
 another process may join it here: both write the same id, one wins, both get the same order.
 """
 
+import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
-from typing import NamedTuple, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeVar
 
 from onsale.domain.errors import (
     BuyerLimitReached,
@@ -29,7 +30,7 @@ from onsale.domain.ids import order_id
 from onsale.domain.inventory import Outcome
 from onsale.domain.order import Order, OrderRequest, OrderStatus
 from onsale.gate.codec import encode_body
-from onsale.gate.gate import Admission, Gate
+from onsale.gate.gate import Admission, EventBatch, Gate
 from onsale.ledger.engine import ConstraintRefused
 from onsale.ledger.ledger import Ledger, OrderKey, Placement
 from onsale.ledger.tables import LIMIT_CONSTRAINT, STOCK_CONSTRAINT
@@ -40,6 +41,7 @@ from onsale.sales.catalog import Catalog
 from onsale.sales.ending import GiveBack
 from onsale.sales.group_commit import GroupCommit
 from onsale.sales.sale import PendingOrder, Refusal, Sale, Verdict
+from onsale.sales.valve import Valve
 from onsale.settings import Settings
 
 # Each attempt but the last was abandoned: its process died, or lost the ledger, on the way to it.
@@ -75,6 +77,11 @@ class Placing:
         self._ledger = ledger
         self._give_back = give_back
         self._settings = settings
+        self.valve = Valve(
+            settings.orders_in_flight_max, settings.orders_in_flight_busy_max, self._carried
+        )
+        self._gate_stages: dict[Hashable, GroupCommit[OrderRequest, Verdict]] = {}
+        self._asides: set[asyncio.Task[None]] = set()
         self._ledger_stage: GroupCommit[OrderRequest, Verdict] = GroupCommit(
             self._write,
             stage="ledger",
@@ -116,11 +123,17 @@ class Placing:
 
     async def drain(self) -> None:
         """Wait until every order on its way has been answered."""
-        for sale in self._catalog.sales():
-            if sale.gate_stage is not None:
-                await sale.gate_stage.drain()
+        for stage in self._gate_stages.values():
+            await stage.drain()
+        if self._asides:
+            await asyncio.wait(self._asides)
         await self._ledger_stage.drain()
         await self._ledger_only_stage.drain()
+
+    def _carried(self) -> float:
+        """How many orders every stage carries within the deadline."""
+        stages = [self._ledger_stage, self._ledger_only_stage, *self._gate_stages.values()]
+        return min(stage.carried(self._settings.order_deadline_seconds) for stage in stages)
 
     # -- one attempt
 
@@ -129,7 +142,7 @@ class Placing:
         if sale.event.gate_retired:
             # Only the ledger still knows who had ordered.
             return await self._earlier_or_refused(sale, request, Outcome.CLOSED)
-        verdict = await self._stage(sale).submit(request)
+        verdict = await self._gate_stage(request.event_id).submit(request)
         if isinstance(verdict, Placement):
             return await self._placed(sale, request, verdict)
         if verdict.outcome is Outcome.SEEN_WITH_OTHER_BODY:
@@ -181,60 +194,117 @@ class Placing:
 
     # -- the gate's batches
 
-    def _stage(self, sale: Sale) -> GroupCommit[OrderRequest, Verdict]:
-        if sale.gate_stage is None:
+    def _gate_stage(self, event_id: str) -> GroupCommit[OrderRequest, Verdict]:
+        """One for each server: what it decides for all of its events goes there together."""
+        home = self._gate.home(event_id)
+        stage = self._gate_stages.get(home)
+        if stage is None:
             # One batch in flight: a second could overtake it, and orders are served as they came.
-            sale.gate_stage = GroupCommit(
-                partial(self._admit, sale),
+            stage = self._gate_stages[home] = GroupCommit(
+                self._admit,
                 stage="gate",
                 batch_size_max=self._settings.gate_batch_size_max,
                 in_flight_max=1,
                 queue_size_max=self._settings.batch_queue_size_max,
             )
-        return sale.gate_stage
+        return stage
 
-    async def _admit(self, sale: Sale, batch: list[PendingOrder]) -> None:
-        orders = [
-            (job.order_id, encode_body(job.buyer_id, job.fingerprint, job.items))
-            for job, _ in batch
-        ]
-        try:
-            admission = await self._ask_gate(sale, orders)
-        except GateUnavailable:
-            _tell_mode("ledger_only")
-            for pending in batch:
-                self._pass_on(pending, self._ledger_only_stage)
+    async def _admit(self, batch: list[PendingOrder]) -> None:
+        asked, questions = [], []
+        for event_id, orders in _by_event(batch).items():
+            sale = self._catalog.known(event_id)
+            epoch = None if sale is None else sale.event.gate_epoch
+            if sale is None or epoch is None:
+                self._aside(self._admit_anew(event_id, epoch, orders), orders)
+            else:
+                asked.append((sale, orders))
+                questions.append(_question(event_id, epoch, orders))
+        answers = await self._gate.admit_all(questions)
+        if any(isinstance(answer, Admission) for answer in answers):
+            _tell_mode("redis")
+        for (sale, orders), question, answer in zip(asked, questions, answers, strict=True):
+            if isinstance(answer, GateLost):
+                log.warning("gate lost", event_id=sale.event.id, epoch=question.epoch)
+                self._aside(self._admit_anew(sale.event.id, question.epoch, orders), orders)
+            else:
+                self._heed(sale, question.epoch, orders, answer)
+
+    async def _admit_anew(
+        self, event_id: str, epoch: str | None, orders: list[PendingOrder]
+    ) -> None:
+        """Ask about orders once more if the gate was loaded since this process read the event."""
+        sale = await self._catalog.reload(event_id)
+        epoch_now = sale.event.gate_epoch
+        if sale.event.gate_retired:
+            for pending in orders:
+                pending.answer(Refusal(Outcome.CLOSED, stranger=False))
+        elif epoch_now is None or epoch_now == epoch:
+            self._admit_without_gate(orders)
+        else:
+            question = _question(event_id, epoch_now, orders)
+            (answer,) = await self._gate.admit_all([question])
+            self._heed(sale, epoch_now, orders, answer)
+
+    def _heed(
+        self,
+        sale: Sale,
+        epoch: str,
+        orders: list[PendingOrder],
+        answer: Admission | GateUnavailable,
+    ) -> None:
+        """Do with orders of one event as the gate says."""
+        if isinstance(answer, GateUnavailable):
+            self._admit_without_gate(orders)
             return
-        _tell_mode("redis")
-        answers = zip(batch, admission.outcomes, admission.strangers, strict=True)
-        for pending, outcome, stranger in answers:
+        if sale.event.gate_epoch == epoch:
+            sale.see_batch(answer)
+        refused = []
+        for pending, outcome in zip(orders, answer.outcomes, strict=True):
             if outcome is Outcome.ADMITTED or outcome is Outcome.SEEN:
                 self._pass_on(pending, self._ledger_stage)
             else:
-                pending.answer(Refusal(outcome, stranger))
+                refused.append((pending, outcome))
+        if refused and sale.known_orders < answer.orders_ever_admitted:
+            late = [pending for pending, _ in refused]
+            self._aside(self._refuse_informed(sale, epoch, refused, answer), late)
+        else:
+            self._refuse(sale, epoch, refused, answer)
 
-    async def _ask_gate(self, sale: Sale, orders: list[tuple[bytes, bytes]]) -> Admission:
-        epoch = sale.event.gate_epoch
-        if epoch is not None:
-            try:
-                return await self._admit_under(sale, epoch, orders)
-            except GateLost:
-                log.warning("gate lost", event_id=sale.event.id, epoch=epoch)
-        # Loaded anew since this process last read the event, perhaps.
-        await self._catalog.reload(sale.event.id)
-        if sale.event.gate_epoch is None or sale.event.gate_epoch == epoch:
-            if sale.event.gate_retired:
-                return Admission([Outcome.CLOSED] * len(orders), [False] * len(orders), 0, {})
-            raise GateLost
-        return await self._admit_under(sale, sale.event.gate_epoch, orders)
+    async def _refuse_informed(
+        self,
+        sale: Sale,
+        epoch: str,
+        refused: Sequence[tuple[PendingOrder, Outcome]],
+        admission: Admission,
+    ) -> None:
+        with suppress(GateUnavailable):
+            await self._catalog.learn_orders(sale, admission.orders_ever_admitted)
+        self._refuse(sale, epoch, refused, admission)
 
-    async def _admit_under(
-        self, sale: Sale, epoch: str, orders: list[tuple[bytes, bytes]]
-    ) -> Admission:
-        admission = await self._gate.admit(sale.event.id, epoch, orders)
-        if sale.event.gate_epoch == epoch:
-            sale.see_batch(admission)
-        return admission
+    @staticmethod
+    def _refuse(
+        sale: Sale,
+        epoch: str,
+        refused: Sequence[tuple[PendingOrder, Outcome]],
+        admission: Admission,
+    ) -> None:
+        same_epoch = sale.event.gate_epoch == epoch
+        for pending, outcome in refused:
+            stranger = same_epoch and sale.surely_never_admitted(
+                pending.job.order_id, admission.orders_ever_admitted
+            )
+            pending.answer(Refusal(outcome, stranger))
+
+    def _admit_without_gate(self, orders: list[PendingOrder]) -> None:
+        _tell_mode("ledger_only")
+        for pending in orders:
+            self._pass_on(pending, self._ledger_only_stage)
+
+    def _aside(self, work: Coroutine[Any, Any, None], orders: list[PendingOrder]) -> None:
+        """Let orders wait for more than their batch, which goes on without them."""
+        task = asyncio.create_task(_or_fail(work, orders))
+        self._asides.add(task)
+        task.add_done_callback(self._asides.discard)
 
     @staticmethod
     def _pass_on(pending: PendingOrder, stage: "GroupCommit[OrderRequest, Verdict]") -> None:
@@ -279,10 +349,13 @@ class Placing:
         return batch[:middle], batch[middle:]
 
     def _count(self, orders: list[Order]) -> None:
-        for event_id in {order.event_id for order in orders}:
+        by_event: dict[str, list[Order]] = {}
+        for order in orders:
+            by_event.setdefault(order.event_id, []).append(order)
+        for event_id, placed in by_event.items():
             sale = self._catalog.known(event_id)
             if sale is not None:
-                sale.meters.placed([order for order in orders if order.event_id == event_id])
+                sale.meters.placed(placed)
 
     async def _fail(self, pending: PendingOrder, error: Exception) -> None:
         log.error(
@@ -345,6 +418,34 @@ async def _insist(
         return await write(requests), False
     except ConstraintRefused:
         raise LedgerUnavailable from None
+
+
+async def _or_fail(work: Coroutine[Any, Any, None], orders: list[PendingOrder]) -> None:
+    try:
+        await work
+    except BaseException as error:
+        for pending in orders:
+            pending.fail(error)
+        if not isinstance(error, Exception):
+            raise
+
+
+def _by_event(batch: list[PendingOrder]) -> dict[str, list[PendingOrder]]:
+    by_event: dict[str, list[PendingOrder]] = {}
+    for pending in batch:
+        by_event.setdefault(pending.job.event_id, []).append(pending)
+    return by_event
+
+
+def _question(event_id: str, epoch: str, orders: list[PendingOrder]) -> EventBatch:
+    return EventBatch(
+        event_id,
+        epoch,
+        [
+            (job.order_id, encode_body(job.buyer_id, job.fingerprint, job.items))
+            for job, _ in orders
+        ],
+    )
 
 
 def _tell_mode(mode: str) -> None:

@@ -1,8 +1,8 @@
 """One event's sale as this process sees it: enough to answer the crowd without any I/O.
 
 The picture is a quarter of a second old at most, or else it is not used and the gate is asked; it
-only ever refuses. Buyers who press again after the last seat went are not losers: the filter of
-admitted orders, read together with the stock, sends them on to where their order is known.
+only ever refuses. Buyers who press again after the last seat went are not losers: who was ever
+admitted is read together with the stock, and sent on to where the order is known.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from onsale.domain.errors import Refused, SaleClosed, SaleNotOpen, SalePaused, S
 from onsale.domain.event import Event, SaleState, sale_state
 from onsale.domain.inventory import Outcome
 from onsale.domain.order import Item, OrderRequest
-from onsale.gate.gate import Admission, Availability, SeenFilter
+from onsale.gate.gate import Admission, Availability, seen_name
 from onsale.ledger.ledger import Placement
 from onsale.sales.baskets import Baskets
-from onsale.sales.group_commit import GroupCommit, Pending
+from onsale.sales.group_commit import Pending
 from onsale.sales.meters import SaleMeters
 
 
@@ -59,11 +59,10 @@ class Sale:
         "event",
         "baskets",
         "meters",
-        "gate_stage",
         "asked_at_seconds",
         "view",
-        "_filter",
-        "_filter_admitted",
+        "known_orders",
+        "_seen",
         "_age_seconds_max",
     )
 
@@ -71,11 +70,11 @@ class Sale:
         self.event = event
         self.baskets = Baskets(event)
         self.meters = SaleMeters(event)
-        self.gate_stage: GroupCommit[OrderRequest, Verdict] | None = None
         self.asked_at_seconds = 0.0
         self.view: SaleView | None = None
-        self._filter: SeenFilter | None = None
-        self._filter_admitted = -1
+        # So many of the gate's log of admitted orders have been read, in their order.
+        self.known_orders = 0
+        self._seen: set[int] = set()
         self._age_seconds_max = age_seconds_max
 
     # -- keeping the picture, by news of the loading that the event names: one loading's count of
@@ -85,10 +84,12 @@ class Sale:
         """The event as the ledger has it; one that was read before the last change is no news."""
         if event.version < self.event.version:
             event = replace(self.event, gate_epoch=event.gate_epoch)
+        if event == self.event:
+            return
         if event.gate_epoch != self.event.gate_epoch:
             self.view = None
-            self._filter = None
-            self._filter_admitted = -1
+            self.known_orders = 0
+            self._seen = set()
         self.event = event
         self.baskets = Baskets(event)
 
@@ -102,10 +103,11 @@ class Sale:
             admitted = max(admitted, self.view.orders_ever_admitted)
         self.view = SaleView(availability, asked_at_seconds, admitted)
 
-    def see_filter(self, seen: SeenFilter, admitted: int) -> None:
-        """The filter, read after at least `admitted` orders had been admitted in all."""
-        self._filter = seen
-        self._filter_admitted = admitted
+    def see_orders(self, names: Sequence[int], after_orders: int) -> None:
+        """Who was admitted next after the first `after_orders`."""
+        assert after_orders <= self.known_orders, "the log is read from its beginning"
+        self._seen.update(names)
+        self.known_orders = max(self.known_orders, after_orders + len(names))
 
     def see_batch(self, admission: Admission) -> None:
         """What a batch of this process came to."""
@@ -126,12 +128,6 @@ class Sale:
     def fresh(self) -> bool:
         """Whether the picture is young enough to refuse anybody."""
         return self.view is not None and self.view.age_seconds <= self._age_seconds_max
-
-    @property
-    def filter_is_behind(self) -> bool:
-        """Whether orders were admitted that the filter does not know."""
-        view = self.view
-        return view is None or view.orders_ever_admitted != self._filter_admitted
 
     @property
     def refuses(self) -> bool:
@@ -173,9 +169,18 @@ class Sale:
                 return Outcome.SOLD_OUT
         return None
 
+    @property
+    def knows_everybody(self) -> bool:
+        """Whether nobody was admitted, of whom this process has heard, that it does not know."""
+        return self.view is not None and self.known_orders >= self.view.orders_ever_admitted
+
     def may_have_admitted(self, order_id: bytes) -> bool:
         """Whether this order may have been admitted before; "no" is certain."""
-        return self.filter_is_behind or self._filter is None or self._filter.may_contain(order_id)
+        return not self.knows_everybody or seen_name(order_id) in self._seen
+
+    def surely_never_admitted(self, order_id: bytes, orders_ever_admitted: int) -> bool:
+        """Whether the order is none of so many that were ever admitted under this epoch."""
+        return self.known_orders >= orders_ever_admitted and seen_name(order_id) not in self._seen
 
     def error_for(self, outcome: Outcome) -> Refused:
         """The refusal that a buyer is told."""
