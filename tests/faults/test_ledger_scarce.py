@@ -107,19 +107,26 @@ async def test_others_have_every_connection(
         "db_pool_size_max": 2,
         "db_outage_patience_seconds": patience_seconds,
     }
-    async with process(settings, **changes) as service, AsyncExitStack() as release:
+    async with AsyncExitStack() as release:
+        # Before the process has any.
         await storm(small, release)
-        if patience_seconds < 1:
-            for _ in range(5):
-                with pytest.raises(LedgerUnavailable):
-                    await service.events.now()
-            await release.aclose()
-            await service.events.now()
-        else:
-            asking = asyncio.create_task(service.events.now())
-            await wait_until(is_waiting(service))
-            await release.aclose()
-            await asking
+        async with process(settings, **changes) as service:
+            await assert_storm_is_met(service, release, lasts=patience_seconds < 1)
+
+
+async def assert_storm_is_met(service: Service, release: AsyncExitStack, *, lasts: bool) -> None:
+    """It is told at once, or waited out, and it is over with `release`."""
+    if lasts:
+        for _ in range(5):
+            with pytest.raises(LedgerUnavailable):
+                await service.events.now()
+        await release.aclose()
+        await service.events.now()
+    else:
+        asking = asyncio.create_task(service.events.now())
+        await wait_until(is_waiting(service))
+        await release.aclose()
+        await asking
 
 
 def is_waiting(service: Service) -> Any:

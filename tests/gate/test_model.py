@@ -142,7 +142,7 @@ FAULTS = {
         },
     ),
     "those who had an order are forgotten": Fault(
-        ScriptName.MARK, {"for first = 2, #ARGV, AT_ONCE do": "for i = 3, #ARGV do"}
+        ScriptName.MARK, {"for i = 2, #ARGV do": "for i = 3, #ARGV do"}
     ),
     "loading keeps the orders of before": Fault(
         ScriptName.LOAD,
