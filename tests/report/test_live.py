@@ -79,12 +79,14 @@ class Watcher:
 def watcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watcher]:
     """The stack and its Prometheus."""
     folder = tmp_path_factory.mktemp("watched")
-    with Stack(folder / "stack", secrets.token_hex(32)) as stack:
-        with MonitoringStack(folder / "monitoring", stack.service, scrape_seconds=1) as monitoring:
-            # Prometheus looks for its targets five seconds after its start.
-            await_scrape(Prometheus(monitoring.prometheus.url), time.time())
-            client = ServiceClient(stack.base_url, stack.auth_secret)
-            yield Watcher(client, stack, monitoring.prometheus.url)
+    with (
+        Stack(folder / "stack", secrets.token_hex(32)) as stack,
+        MonitoringStack(folder / "monitoring", stack.service, scrape_seconds=1) as monitoring,
+    ):
+        # Prometheus looks for its targets five seconds after its start.
+        await_scrape(Prometheus(monitoring.prometheus.url), time.time())
+        client = ServiceClient(stack.base_url, stack.auth_secret)
+        yield Watcher(client, stack, monitoring.prometheus.url)
 
 
 @pytest.fixture(scope="module")
