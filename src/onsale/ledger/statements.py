@@ -359,10 +359,14 @@ READ_OF_BUYER_AFTER = f"""
 ORDER BY o.created_at DESC, o.event_id DESC, o.id DESC LIMIT $2
 """
 
-# $1 event, $2 most orders, $3 id after which the chunk begins.
-READ_LIVE_AFTER = f"""
-{_READ} WHERE o.event_id = $1 AND o.id > $3::uuid AND o.status IN ('held', 'confirmed')
-ORDER BY o.id LIMIT $2
+# $1 event, $2 most orders, $3 id after which the chunk begins. What the gate is told of them.
+READ_LIVE_AFTER = """
+SELECT id, buyer_id, fingerprint,
+       ARRAY(SELECT ARRAY[tier_number, quantity] FROM order_items i
+             WHERE i.event_id = $1 AND i.order_id = o.id ORDER BY tier_number) AS items
+FROM orders o
+WHERE event_id = $1 AND id > $3::uuid AND status IN ('held', 'confirmed')
+ORDER BY id LIMIT $2
 """
 
 # $1 event, $2 units. Buyers whose live orders come to more.

@@ -47,7 +47,7 @@ class Service:
     def of(cls, settings: Settings) -> "Service":
         """Everything by the settings."""
         gate = Gate.connect(settings)
-        database = Database(create_engine(settings))
+        database = Database(create_engine(settings), settings.db_outage_patience_seconds)
         ledger, events, webhooks = Ledger(database), Events(database), Webhooks(database)
         catalog = Catalog(events, gate, settings.sale_view_age_seconds_max)
         provider = _provider(settings)
