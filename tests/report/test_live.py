@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -227,6 +228,41 @@ def test_the_page_has_every_panel_and_the_books(page: Path, watched: Watched) ->
     assert f"<code>{watched.run.testid}</code>" in text
     assert "<b>steady</b>" in text
     assert "Gate and ledger balance." in text
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A piece of evidence."""
+
+    says: str
+    query: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A verdict, as whoever names the bottleneck gives it."""
+
+    headline: str = "The <ledger> pool was the limit"
+    level: Literal["good", "warning", "bad"] = "bad"
+    explanation: str = "From second 4 on."
+    evidence: tuple[Fact, ...] = (Fact("All connections in use", "max(up)"),)
+    advice: tuple[str, ...] = ("Give it more connections.",)
+
+
+def test_a_verdict_is_shown_with_its_evidence(watched: Watched, tmp_path: Path) -> None:
+    path = tmp_path / "run.html"
+    write_report(path, watched.prometheus, watched.run, verdict=Finding())
+    text = path.read_text("utf-8")
+    for shown in (
+        '<section class="verdict bad"',
+        "The &lt;ledger&gt; pool was the limit",
+        "From second 4 on.",
+        "All connections in use",
+        "<code>max(up)</code>",
+        "Give it more connections.",
+        "No audit was given",
+    ):
+        assert shown in text
 
 
 @pytest.mark.parametrize(("testid", "status"), [("", 0), ("nobody", 1)])
