@@ -419,6 +419,31 @@ def bench(
 
 
 @app.command()
+def overload(
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of every crowd.")] = 3,
+    seconds: Annotated[int, typer.Option(min=1, help="The length of a turn.")] = 4,
+    check: Annotated[
+        bool, typer.Option("--check", help="Fail when the service does not stand it.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Send up to three times as many buyers as can be served, and see how those fare who are."""
+    with _one_line_errors():
+        from onsale.bench.overload import run_overload
+        from onsale.bench.text import render_overload
+
+        console = _console(as_json)
+        with console.status("") as status:
+            result = run_overload(rounds=rounds, seconds=seconds, tell=status.update)
+        if as_json:
+            typer.echo(json.dumps(result.as_json()))
+        else:
+            render_overload(result, console)
+        if result.faults or (check and not result.holds):
+            raise typer.Exit(_FAILED)
+
+
+@app.command()
 def chaos(
     minutes: Annotated[
         float | None, typer.Option(min=0, help="Go on in turns until then (default: 10).")
