@@ -9,6 +9,8 @@
 --   6  index of the first request; a later run goes on where this one ended
 --   7  number of keys: request i has buyer i, key i and path i, all modulo this
 --   8  arrivals a second; 0 for a closed loop, where a connection sends when it has been answered
+--   9  'times_placed' to tell in an open loop how long answers of 201 took from when they were due;
+--      to look into every answer costs as much as all the rest, so let few do it
 -- Buyers and paths begin anew after the last. Prints one line of JSON at the end.
 --
 -- Nobody sends in the first LEAD_US: a busy server accepts one connection at a time, and who was
@@ -44,16 +46,21 @@ local function read_cells(name, cell_bytes)
   end
 end
 
-local tokens, paths, head, body, index, keys, rate
+local tokens, paths, head, body, index, keys, rate, times_placed
 local due_us, last_due_us = {}, nil
 
 -- For `done`, which has a state of its own: when everybody began, and how much later than due each
--- request of an open loop was sent.
-began_us, late_us = 0, {}
+-- request of an open loop was sent, and how long those that were placed took.
+began_us, late_us, placed_us = 0, {}, {}
 
 local threads = {}
 
 function setup(thread) threads[#threads + 1] = thread end
+
+-- The service answers with the request's own id, which is when it was due.
+local function time_placed(status, headers)
+  if status == 201 then placed_us[#placed_us + 1] = now_us() - tonumber(headers['x-request-id']) end
+end
 
 function init(args)
   tokens = read_cells(args[1], tonumber(args[2]))
@@ -67,6 +74,8 @@ function init(args)
     'Authorization: Bearer ',
   }, '\r\n')
   math.randomseed(index)
+  times_placed = args[9] == 'times_placed'
+  if times_placed then response = time_placed end
 end
 
 function delay()
@@ -85,8 +94,9 @@ function request()
   if due then late_us[#late_us + 1] = math.max(0, now_us() - due) end
   local key = index % keys
   index = index + 1
+  local id = times_placed and string.format('\r\nX-Request-Id: %.0f', due or 0) or ''
   return 'POST ' .. paths(key) .. head .. tokens(key)
-    .. '\r\nIdempotency-Key: press-' .. key .. '\r\n\r\n' .. body
+    .. '\r\nIdempotency-Key: press-' .. key .. id .. '\r\n\r\n' .. body
 end
 
 local function percentile(values, share)
@@ -96,10 +106,13 @@ end
 
 function done(summary, latency)
   local errors, thread = summary.errors, threads[1]
+  local placed = thread:get('placed_us')
   io.write(string.format(
     '{"requests":%.0f,"duration_us":%.0f,"p50_us":%.0f,"p99_us":%.0f,"late_p99_us":%.0f'
-      .. ',"error_answers":%.0f,"failures":%.0f}\n',
+      .. ',"error_answers":%.0f,"failures":%.0f'
+      .. ',"placed_p50_us":%.0f,"placed_p99_us":%.0f}\n',
     summary.requests, now_us() - thread:get('began_us'),
     latency:percentile(50), latency:percentile(99), percentile(thread:get('late_us'), 0.99),
-    errors.status, errors.connect + errors.read + errors.write + errors.timeout))
+    errors.status, errors.connect + errors.read + errors.write + errors.timeout,
+    percentile(placed, 0.5), percentile(placed, 0.99)))
 end

@@ -5,7 +5,7 @@ import exec from 'k6/execution';
 
 import { config } from './config.js';
 import { newBuyer, wish } from './orders.js';
-import { buyers, buyersServed, ticketsTaken } from './outcomes.js';
+import { buyers, buyersServed, phaseGauge, ticketsTaken } from './outcomes.js';
 
 // Wraps what a buyer does, `journey(buyer)` -> was the buyer served?, into an iteration.
 export function crowd(journey) {
@@ -13,6 +13,7 @@ export function crowd(journey) {
     const n = exec.scenario.iterationInTest;
     // Executors round; they are asked for a little more, and the surplus stays at home.
     if (n >= config.buyers) return;
+    tellPhase();
     const buyer = newBuyer(n);
     let served = false;
     try {
@@ -54,10 +55,26 @@ const ARRIVALS_PER_SECOND = ARRIVALS / config.durationSeconds;
 const SPIKE_AREA = 0.7;
 const RAMP_AREA = 0.5;
 
+// The phases of the run, [name, until which share of its time]; each shape below has its own. Init
+// code runs in every VU, and so does the scenario's call of its shape.
+let phases = [];
+let phaseToldAt = 0;
+
+// Says which phase it is, once a second: a series per phase that has samples while it lasts.
+function tellPhase() {
+  const now = Date.now();
+  if (now - phaseToldAt < 1000) return;
+  phaseToldAt = now;
+  const share = (now - exec.scenario.startTime) / (config.durationSeconds * 1000);
+  const [phase] = phases.find(([, until]) => share < until) || phases[phases.length - 1];
+  phaseGauge.add(1, { phase });
+}
+
 // In each of these, `buyerSeconds` is how long a buyer stays when all goes well.
 
 // The same number every second.
 export function steady(buyerSeconds) {
+  phases = [['steady', 1]];
   return {
     executor: 'constant-arrival-rate',
     rate: ARRIVALS,
@@ -69,6 +86,7 @@ export function steady(buyerSeconds) {
 
 // The sale opens: a wall within a tenth of the time, a plateau, then a long tail.
 export function spike(buyerSeconds) {
+  phases = [['opening', 0.1], ['rush', 0.5], ['tail', 1]];
   const peak = ARRIVALS_PER_SECOND / SPIKE_AREA;
   const target = perMinute(peak);
   return ramping(
@@ -83,6 +101,7 @@ export function spike(buyerSeconds) {
 
 // From nothing to the peak in a straight line.
 export function ramp(buyerSeconds) {
+  phases = [['ramp', 1]];
   const peak = ARRIVALS_PER_SECOND / RAMP_AREA;
   return ramping([{ target: perMinute(peak), duration: part(1) }], vus(peak, buyerSeconds));
 }

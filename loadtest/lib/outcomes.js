@@ -1,7 +1,7 @@
 // What an answer means. Every answer to a request about an order is counted under one outcome;
 // an answer that the contract does not allow is `unexpected`, and one is enough to fail a run.
 
-import { Counter, Rate } from 'k6/metrics';
+import { Counter, Gauge, Rate } from 'k6/metrics';
 
 // code of the problem -> the status it has to come with, and what it is called here
 const PROBLEMS = {
@@ -36,6 +36,9 @@ export const ticketsTaken = new Counter('tickets_taken');
 // Buyers who pressed more than once at the same time, and those who got different answers to it.
 export const duplicatePresses = new Counter('duplicate_presses');
 export const duplicateOrders = new Counter('duplicate_orders');
+
+// 1 under the tag `phase`, while that phase of the run lasts.
+export const phaseGauge = new Gauge('phase');
 
 let complained = false;
 

@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -40,6 +41,8 @@ app = typer.Typer(
 
 _FAILED = 1
 _MISUSED = 2
+# How long after a load test the page still looks.
+_AFTERMATH_SECONDS = 2.0
 
 Workers = Annotated[int, typer.Option(min=1, max=64, help="API processes on one port.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
@@ -93,6 +96,9 @@ def demo(
     stock: Annotated[int, typer.Option(min=1, help="Tickets.")] = 1_000,
     seconds: Annotated[int, typer.Option(min=1, help="The spike's length.")] = 10,
     workers: Workers = 1,
+    monitor: Annotated[
+        bool, typer.Option("--monitor", help="With Prometheus and exporters; ends with a report.")
+    ] = False,
     as_json: Json = False,
     report_dir: ReportDir = None,
 ) -> None:
@@ -101,9 +107,14 @@ def demo(
     with _one_line_errors(), tempfile.TemporaryDirectory(prefix="onsale-demo-") as folder:
         console = _console(as_json)
         console.print("[bold]onsale demo[/]: a flash sale against real Postgres and Valkey")
-        with _stack(Path(folder), console, workers=workers) as stack:
+        with contextlib.ExitStack() as exits:
+            stack = exits.enter_context(_stack(Path(folder), console, workers=workers))
+            prometheus_url = None
+            if monitor:
+                monitoring = _monitoring(stack, Path(folder) / "monitoring", console)
+                prometheus_url = exits.enter_context(monitoring).prometheus.url
             console.print(f"{buyers:,} buyers want {stock:,} tickets within {seconds} s")
-            verdict = _run_scenario(
+            verdict, page = _run_scenario(
                 "flash_sale",
                 console,
                 stack.base_url,
@@ -112,8 +123,9 @@ def demo(
                 buyers=buyers,
                 seconds=seconds,
                 report_dir=report_dir or _new_report_dir("demo"),
+                prometheus_url=prometheus_url,
             )
-        _finish(verdict, console, as_json)
+        _finish(verdict, console, as_json, page)
 
 
 @app.command()
@@ -254,6 +266,13 @@ def loadtest(
     buyers: Annotated[int | None, typer.Option(min=1)] = None,
     seconds: Annotated[int | None, typer.Option(min=1)] = None,
     workers: Workers = 1,
+    prometheus: Annotated[
+        str | None,
+        typer.Option(
+            envvar="ONSALE_PROMETHEUS_URL",
+            help="Told what k6 measures; the run ends with a report of both sides.",
+        ),
+    ] = None,
     as_json: Json = False,
     report_dir: ReportDir = None,
 ) -> None:
@@ -273,7 +292,7 @@ def loadtest(
         else:
             auth_secret = _auth_secret()
         console.print(f"[bold]{scenario}[/]: {defaults.description}")
-        verdict = _run_scenario(
+        verdict, page = _run_scenario(
             scenario,
             console,
             base_url,
@@ -282,8 +301,35 @@ def loadtest(
             buyers=buyers or defaults.buyers,
             seconds=seconds or defaults.seconds,
             report_dir=report_dir or _new_report_dir(scenario),
+            prometheus_url=prometheus,
         )
-        _finish(verdict, console, as_json)
+        _finish(verdict, console, as_json, page)
+
+
+@app.command()
+def report(
+    prometheus: Annotated[
+        str, typer.Option(envvar="ONSALE_PROMETHEUS_URL", help="Where it answers.")
+    ] = "http://127.0.0.1:9090",
+    testid: Annotated[
+        str | None, typer.Option(help="A load test (default: the newest of the last day).")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="The last minutes, load test or not.")
+    ] = None,
+    audit_file: Annotated[
+        Path | None, typer.Option("--audit", help="What `onsale audit --json` printed.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
+) -> None:
+    """Draw a run as one HTML page: the panels of the dashboards, without Grafana."""
+    with _one_line_errors():
+        from onsale.report import Prometheus, find_run, write_report
+
+        books = json.loads(audit_file.read_bytes()) if audit_file else None
+        with Prometheus(prometheus) as server:
+            write_report(out, server, find_run(server, testid=testid, minutes=minutes), books=books)
+        typer.echo(out)
 
 
 @app.command()
@@ -367,6 +413,31 @@ def bench(
             if check:
                 render_check(result, console)
         if result.faults or (check and falls_short(result)):
+            raise typer.Exit(_FAILED)
+
+
+@app.command()
+def overload(
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of every crowd.")] = 3,
+    seconds: Annotated[int, typer.Option(min=1, help="The length of a turn.")] = 4,
+    check: Annotated[
+        bool, typer.Option("--check", help="Fail when the service does not stand it.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Send up to three times as many buyers as can be served, and see how those fare who are."""
+    with _one_line_errors():
+        from onsale.bench.overload import run_overload
+        from onsale.bench.text import render_overload
+
+        console = _console(as_json)
+        with console.status("") as status:
+            result = run_overload(rounds=rounds, seconds=seconds, tell=status.update)
+        if as_json:
+            typer.echo(json.dumps(result.as_json()))
+        else:
+            render_overload(result, console)
+        if result.faults or (check and not result.holds):
             raise typer.Exit(_FAILED)
 
 
@@ -493,13 +564,15 @@ def _run_scenario(
     buyers: int,
     seconds: int,
     report_dir: Path,
-) -> "Verdict":
+    prometheus_url: str | None,
+) -> "tuple[Verdict, Path | None]":
+    """The verdict, and the page about it where a Prometheus was told."""
     from onsale.demo.client import ServiceClient
     from onsale.demo.sale import run_sale
     from onsale.demo.text import print_progress
     from onsale.loadtests import SCENARIOS
 
-    return run_sale(
+    verdict = run_sale(
         SCENARIOS[name],
         ServiceClient(base_url, auth_secret),
         base_url=base_url,
@@ -510,16 +583,51 @@ def _run_scenario(
         report_dir=report_dir,
         env={},
         on_progress=lambda progress: print_progress(console, progress),
+        prometheus_url=prometheus_url,
     )
+    if prometheus_url is None:
+        return verdict, None
+    return verdict, _write_page(verdict, prometheus_url, report_dir / "run.html")
 
 
-def _finish(verdict: "Verdict", console: Console, as_json: bool) -> None:
+def _write_page(verdict: "Verdict", prometheus_url: str, path: Path) -> Path:
+    from onsale.report import Prometheus, await_scrape, find_run, write_report
+
+    with Prometheus(prometheus_url) as prometheus:
+        await_scrape(prometheus, verdict.load.run.ended_at + _AFTERMATH_SECONDS)
+        run = find_run(prometheus, testid=verdict.load.run.testid)
+        write_report(path, prometheus, run, books=verdict.audit)
+    return path
+
+
+@contextlib.contextmanager
+def _monitoring(stack: "Stack", folder: Path, console: Console) -> "Iterator[MonitoringStack]":
+    from onsale.monitoring import MonitoringStack
+    from onsale.report import Prometheus, await_scrape
+
+    with MonitoringStack(
+        folder,
+        stack.service,
+        # A spike of ten seconds is two points at the shipped interval.
+        scrape_seconds=1,
+        tell=lambda line: console.print(f"  {line}", style="dim"),
+    ) as monitoring:
+        with Prometheus(monitoring.prometheus.url) as prometheus:
+            # It looks for its targets five seconds after its start, and the sale shall be seen
+            # from its beginning.
+            await_scrape(prometheus, time.time())
+        yield monitoring
+
+
+def _finish(verdict: "Verdict", console: Console, as_json: bool, page: Path | None = None) -> None:
     from onsale.demo.text import print_verdict
 
     if as_json:
-        typer.echo(json.dumps(verdict.as_json()))
+        typer.echo(json.dumps(verdict.as_json() | {"page": str(page) if page else None}))
     else:
         print_verdict(console, verdict)
+        if page is not None:
+            console.print(f"Report: {page}", highlight=False, soft_wrap=True)
     if not verdict.well:
         raise typer.Exit(_FAILED)
 

@@ -6,7 +6,7 @@ The unit is the last word of each name; the reason for a default stands beside i
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, IPvAnyNetwork, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -61,6 +61,31 @@ class Settings(BaseSettings):
     ledger_batches_in_flight_max: Count = 2
     # At 5,000 orders a second 10,000 waiting orders are two seconds, as long as a buyer waits.
     batch_queue_size_max: Count = 10_000
+
+    # -- overload
+    # Who would wait longer for a store is refused at once: buyers press again by then anyway.
+    order_deadline_seconds: Seconds = 2.0
+    # Of a burst that finds the process at ease.
+    orders_in_flight_max: Count = 10_000
+    # And while the process itself is short of time: 128 fill its batches, at 7,000 orders a second
+    # they wait for 20 ms, and more would only wait longer.
+    orders_in_flight_busy_max: Count = 128
+    # Everything but orders and streams: payments, releases, what organisers do, and half as many
+    # that only look. More than the pool has connections for wait for one, for a moment.
+    requests_in_flight_max: Count = 512
+
+    # -- rate limits of orders; none unless a rate is set
+    # Orders a second in the long run, and how many at once before that counts.
+    rate_limit_buyer_per_second: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
+    rate_limit_buyer_burst: Count = 10
+    # Behind one address may be a company or a whole mobile network.
+    rate_limit_address_per_second: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
+    rate_limit_address_burst: Count = 100
+    # Networks of proxies that say in X-Forwarded-For whom they were asked by: `["10.0.0.0/8"]`.
+    # Anybody else could write there what they like.
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
+    # `RateLimit` and `RateLimit-Policy`, which are a draft of the IETF and may change.
+    rate_limit_headers: bool = False
 
     # -- the gate
     # To each server of it.

@@ -105,6 +105,8 @@ def server(together: int = 1) -> Iterator[Crowded]:
                 crowded.together.abort()  # they were together once: nobody waits any more
             self.send_response(409 if buyer == "buyer-0000003" else 201)
             self.send_header("Content-Length", "0")
+            if "X-Request-Id" in self.headers:
+                self.send_header("x-request-id", self.headers["X-Request-Id"])
             self.end_headers()
 
         def log_message(self, *args: object) -> None:
@@ -215,6 +217,27 @@ def test_what_an_open_loop_sends_late_is_told(tmp_path: Path) -> None:
         )
     assert driven.requests > 0
     assert driven.late_p99_ms > 100
+
+
+@needs_wrk
+def test_orders_that_were_placed_are_timed_from_when_they_were_due(tmp_path: Path) -> None:
+    """The first answer takes half a second, for which all who are due meanwhile wait: more than one
+    in a hundred. Seen red with the time taken from the sending.
+    """
+    crowd = Crowd.of(tmp_path, SECRET, buyers=10)
+    with server(together=2) as crowded:
+        threading.Timer(0.5, crowded.together.abort).start()
+        asked = request_at(crowded.base_url, tmp_path)
+        driven = crowd.drive(
+            asked,
+            first_index=0,
+            keys=3,
+            seconds=1,
+            connections=1,
+            arrivals_per_second=500,
+            times_placed=True,
+        )
+    assert driven.placed_p99_ms > 300
 
 
 @needs_wrk

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from onsale.demo.sale import Verdict
-from onsale.loadtests import LoadResult
+from onsale.loadtests import GeneratorUse, LoadResult, Run
 
 LOAD = LoadResult(
     requests=110,
@@ -25,6 +25,7 @@ LOAD = LoadResult(
     summary=Path("summary.json"),
     k6_cpu_seconds=0.1,
     k6_exit_code=0,
+    run=Run("r", 100, 0.0, 1.0, GeneratorUse(2, 0.1, 0.0, 0.2, 0.5)),
 )
 
 

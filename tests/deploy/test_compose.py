@@ -161,6 +161,7 @@ def stores_keep_what_they_are_told(compose: Compose) -> Iterator[str]:
         "--appendonly yes",
         "--appendfsync everysec",
         "--maxmemory-policy noeviction",
+        "--hash-max-listpack-entries 32",
     ):
         if option not in command:
             yield f"redis without {option}"
@@ -249,7 +250,7 @@ def test_every_promise_is_kept() -> None:
         ),
         ("/var/lib/postgresql", "/var/lib/postgresql/data", "keeps its data below"),
         ("redis-data:/data", "redis-data:/var/lib/redis", "in /data"),
-        ("noeviction]", "allkeys-lru]", "redis without"),
+        ("noeviction,", "allkeys-lru,", "redis without"),
         ("./monitoring/prometheus:", "./monitoring/prometheux:", "no such file"),
         ("/etc/prometheus:ro", "/etc/prometheus", "writes into the checkout"),
         ("/:/host:ro,rslave", "/:/host:rslave", "writes to the host"),

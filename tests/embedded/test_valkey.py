@@ -25,6 +25,7 @@ def test_it_is_valkey_9_and_keeps_what_it_is_told(tmp_path: Path) -> None:
             "appendfsync": "everysec",
             "save": "",
             "maxmemory-policy": "noeviction",
+            "hash-max-listpack-entries": "32",
             "port": "0",
         }.items():
             assert client.config_get(setting) == {setting: value}

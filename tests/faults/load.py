@@ -93,6 +93,9 @@ class Load:
                 self.answers_lost += 1
                 buyer = None
             else:
+                if answer.headers.get("connection") == "close":
+                    buyer.leave()
+                    buyer = None
                 if answer.status == 201:
                     self.acknowledged[press.buyer_id] = answer.body["id"]
                     return buyer

@@ -42,7 +42,7 @@ async def test_killed_in_the_middle_of_a_sale(
 
 
 @asynccontextmanager
-async def _tiers_locked(service: Service, event: Event) -> AsyncIterator[None]:
+async def tiers_locked(service: Service, event: Event) -> AsyncIterator[None]:
     """Whoever writes an order of the event down waits, as at a ledger that has become slow."""
     async with service.database.transaction("test") as connection:
         await connection.execute(
@@ -51,7 +51,7 @@ async def _tiers_locked(service: Service, event: Event) -> AsyncIterator[None]:
         yield
 
 
-async def _admitted(service: Service, event: Event) -> int:
+async def admitted_at_the_gate(service: Service, event: Event) -> int:
     """How many orders the gate holds."""
     assert event.gate_epoch is not None
     return (await service.gate.audit(event.id, event.gate_epoch)).live_orders
@@ -78,12 +78,12 @@ async def test_killed_between_gate_and_ledger(
     event = await make_event(TICKETS)
     presses = [Press(event.id, f"buyer-{n}", "press-1", items(1)) for n in range(20)]
     buyers = await asyncio.gather(*(Buyer.connect(api.port) for _ in presses))
-    async with _tiers_locked(service, event):
+    async with tiers_locked(service, event):
         for buyer, press in zip(buyers, presses, strict=True):
             buyer.send(press)
 
         async def all_admitted() -> bool:
-            return await _admitted(service, event) == len(presses)
+            return await admitted_at_the_gate(service, event) == len(presses)
 
         await wait_until(all_admitted)
         for process in api.serving():
@@ -115,11 +115,11 @@ async def test_a_client_that_goes_away_between_gate_and_commit(
     event = await make_event(TICKETS)
     press = Press(event.id, "buyer-1", "press-1", items(2))
     leaving = await Buyer.connect(api.port)
-    async with _tiers_locked(service, event):
+    async with tiers_locked(service, event):
         leaving.send(press)
 
         async def admitted() -> bool:
-            return await _admitted(service, event) == 1
+            return await admitted_at_the_gate(service, event) == 1
 
         await wait_until(admitted)
         leaving.leave()

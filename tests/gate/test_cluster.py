@@ -17,7 +17,8 @@ from onsale.domain.inventory import Outcome
 from onsale.embedded import EmbeddedPostgres
 from onsale.gate.epoch import make_epoch
 from onsale.gate.gate import Gate
-from onsale.gate.keys import event_keys
+from onsale.gate.keeping import GateEvicts
+from onsale.gate.keys import event_keys, limit_key
 from onsale.observability.runtime import stop
 from onsale.sales.service import Service
 from onsale.settings import Settings
@@ -90,6 +91,20 @@ async def other_gate(cluster: Cluster) -> AsyncIterator[Gate]:
     """Of another process."""
     async with gate_by(cluster.nodes[1]) as made:
         yield made
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+async def test_one_node_that_evicts_is_enough_to_be_refused(
+    cluster: Cluster, gate: Gate, number: int
+) -> None:
+    node = cluster.nodes[number]
+    await gate.require_noeviction()
+    await node.client.config_set("maxmemory-policy", "volatile-lru")
+    try:
+        with pytest.raises(GateEvicts, match=f"127.0.0.1:{node.port} "):
+            await gate.require_noeviction()
+    finally:
+        await node.client.config_set("maxmemory-policy", "noeviction")
 
 
 Made = Callable[[], Awaitable[Event]]
@@ -430,3 +445,14 @@ async def test_a_node_ends_in_the_middle_of_two_sales(
         assert not load.refused
     for event, load in ((struck, there), (spared, here)):
         await assert_exactly_once(service, event, load)
+
+
+async def test_rate_limits_are_kept_by_one_node(cluster: Cluster) -> None:
+    """Whichever node a process was told of: the one that owns their slot counts for all."""
+    key = limit_key("buyer", "in-a-cluster")
+    waits = []
+    for node in cluster.nodes:
+        async with gate_by(node) as gate:
+            wait, _ = await gate.throttle([key], [1, 1_000_000_000, 2])
+            waits.append(wait > 0)
+    assert waits == [False, False, True]

@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import uvicorn
@@ -32,8 +33,10 @@ async def connection() -> AsyncIterator[Connection]:
 
 
 @asynccontextmanager
-async def connected() -> AsyncIterator[Connection]:
-    config = uvicorn.Config(echo, http=BoundedHttpProtocol, lifespan="off", log_config=None)
+async def connected(app: Any = echo) -> AsyncIterator[Connection]:
+    config = uvicorn.Config(
+        app, http=BoundedHttpProtocol, lifespan="off", log_config=None, proxy_headers=False
+    )
     config.load()
     state = ServerState()
     server = await asyncio.get_running_loop().create_server(
@@ -128,3 +131,41 @@ async def test_a_request_leaves_nothing_for_the_garbage_collector(connection: Co
         assert gc.collect() < 100
     finally:
         gc.enable()
+
+
+class Full:
+    """Echoes, and refuses paths that say so."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert not scope["path"].startswith("/no") or scope["path"] in self.pipelined
+        await echo(scope, receive, send)
+
+    def __init__(self) -> None:
+        self.pipelined: set[str] = set()
+
+    def refusal(self, scope: Scope) -> Answer | None:
+        if not scope["path"].startswith("/no"):
+            return None
+        return Answer(200, [(b"content-length", b"2"), (b"x-request-id", b"id-1")], b"no")
+
+
+async def test_a_refusal_is_answered_without_the_app() -> None:
+    """Its body is read all the same: another request follows. Seen red with nobody refused."""
+    async with connected(Full()) as (reader, writer):
+        for path in ("/no-1", "/a", "/no-2"):
+            writer.write(request(path))
+            expected = b"no" if path.startswith("/no") else b"/a body"
+            assert (await answer(reader))[1] == expected
+
+
+async def test_many_refusals_at_once_are_answered_in_their_order() -> None:
+    """Behind one that is served, so that they wait in line: seen red, for the stack overflows, with
+    each refused out of the one before.
+    """
+    app = Full()
+    paths = ["/a", *(f"/no-{number}" for number in range(300))]
+    app.pipelined = set(paths)
+    async with connected(app) as (reader, writer):
+        writer.write(b"".join(map(request, paths)))
+        for path in paths:
+            assert (await answer(reader))[1] in (b"no", f"{path} body".encode())

@@ -27,7 +27,7 @@ LABEL_VALUES = {
     "reason": ["released", "expired"],
     "currency": ["EUR"],
     "stage": ["gate", "ledger", "ledger_only"],
-    "decision": ["accepted", "shed"],
+    "decision": ["accepted", "shed", "rate_limited"],
     "mode": ["redis", "ledger_only", "closed"],
     "state": ["idle", "in_use", "open"],
     "to": ["open"],

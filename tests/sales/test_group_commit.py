@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from math import inf
 
 import pytest
 from hypothesis import given
@@ -256,3 +257,28 @@ def test_whatever_happens_jobs_leave_as_they_came(
         assert [answers[job] for job in accepted] == [-job for job in accepted]
 
     asyncio.run(run())
+
+
+async def test_an_idle_stage_carries_any_number() -> None:
+    assert Airport().stage.carried(1.0) == inf
+
+
+async def test_what_a_stage_carries_follows_from_how_long_its_batches_take() -> None:
+    """By the last one, or by one that is not back yet: who asks a frozen store is not to wait for
+    the first failure. Seen red with the age of the flight left out.
+    """
+    airport = Airport(batch_size_max=10, in_flight_max=2)
+    (first,) = airport.submit(1)
+    await airport.have_left([1])
+
+    async def little() -> bool:
+        return airport.stage.carried(0.1) < 10 * 2
+
+    await wait_until(little)
+    airport.land(0)
+    await first
+    (second,) = airport.submit(2)
+    await airport.have_left([1], [2])
+    assert airport.stage.carried(0.1) < 10 * 2, "the last one took more than a tenth of a second"
+    airport.land(1)
+    await second

@@ -30,6 +30,7 @@ class Driven:
     `late_p99_ms` is how much later than due the requests of an open loop were sent: what the
     latencies leave out. `error_answers` had a status above 399; `failures` are connections that
     broke or timed out. Requests that wrk left unanswered at its end are in none of the counts.
+    Those of the orders that were placed, from when they were due, are there if they were asked for.
     """
 
     requests: int
@@ -39,6 +40,8 @@ class Driven:
     late_p99_ms: float
     error_answers: int
     failures: int
+    placed_p50_ms: float = 0.0
+    placed_p99_ms: float = 0.0
 
 
 class Cells(NamedTuple):
@@ -103,6 +106,7 @@ class Crowd:
         seconds: int,
         connections: int,
         arrivals_per_second: float = 0,
+        times_placed: bool = False,
     ) -> Driven:
         """Send requests from `first_index` on for some seconds, by one thread of wrk.
 
@@ -116,6 +120,7 @@ class Crowd:
             *(request.base_url, "--", self.tokens.path, str(self.tokens.cell_bytes)),
             *(request.paths.path, str(request.paths.cell_bytes), request.body),
             *(str(number) for number in numbers),
+            *(["times_placed"] if times_placed else []),
         ]
         try:
             ended = subprocess.run(
@@ -149,6 +154,8 @@ def parse(output: str) -> Driven:
             late_p99_ms=line["late_p99_us"] / 1e3,
             error_answers=line["error_answers"],
             failures=line["failures"],
+            placed_p50_ms=line.get("placed_p50_us", 0) / 1e3,
+            placed_p99_ms=line.get("placed_p99_us", 0) / 1e3,
         )
     except (IndexError, KeyError, TypeError, ValueError):
         raise BenchError(f"wrk ended without a result: {' '.join(lines[-2:])}") from None

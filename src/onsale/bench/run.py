@@ -30,7 +30,7 @@ _BUYERS_MAX = 250_000
 # More than one process answers in a second on a fast machine.
 _REQUESTS_PER_SECOND_MAX = 10_000
 # A share of the maximum at which a service is run: below, queues are short.
-_OPEN_LOAD = 0.7
+OPEN_LOAD = 0.7
 
 Tell = Callable[[str], None]
 
@@ -142,7 +142,7 @@ class _Rounds:
 
     def _at_load_of(self, variant: str, number: int, subject: Subject) -> OpenTurn:
         maximum = statistics.median(turn.requests_per_second for turn in self.turns[variant])
-        turn = self._turns.open(subject, maximum * _OPEN_LOAD)
+        turn = self._turns.open(subject, maximum * OPEN_LOAD)
         self._fail(number, turn.faults)
         cost = f"{turn.requests_per_second:>8,.0f}/s {turn.p99_ms:>6.1f} ms p99, open loop"
         self._tell(f"round {number}: {subject.variant.name:11} {cost}")

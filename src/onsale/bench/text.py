@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from onsale.bench.goals import Verdict, check
+from onsale.bench.overload import OverloadResult
 from onsale.bench.result import BenchResult, Spread
 
 # Load a CPU at which the rest of the machine counts as quiet.
@@ -38,6 +39,33 @@ def render(result: BenchResult, console: Console) -> None:
     console.print()
     if result.well:
         console.print("Every answer was right, and every order is in the ledger.", style="green")
+    for fault in result.faults:
+        console.print(fault, style="red", highlight=False)
+
+
+def render_overload(result: OverloadResult, console: Console) -> None:
+    """Print every crowd of the last round, what the valve is held to, and faults."""
+    header = ("variant", "crowd", "arrivals/s", "served/s", "refused/s", "p50 ms", "p99 ms", "MiB")
+    rows = [
+        (
+            load.variant,
+            f"{load.load:g}×",
+            f"{load.offered_per_second:,.0f}",
+            f"{load.placed_per_second:,.0f}",
+            f"{load.shed_per_second:,.0f}",
+            f"{load.placed_p50_ms:.0f}",
+            f"{load.placed_p99_ms:.0f}",
+            f"{load.resident_bytes / 2**20:.0f}",
+        )
+        for load in result.rounds[-1]
+    ]
+    table = _table(header, rows)
+    console.print(table)
+    console.print()
+    for verdict in result.verdicts():
+        style = "green" if verdict.holds else "red"
+        said = f"{verdict.title}: {verdict.measured:.2f} (limit {verdict.limit:g})"
+        console.print(said, style=style, highlight=False)
     for fault in result.faults:
         console.print(fault, style="red", highlight=False)
 

@@ -122,7 +122,7 @@ class Turns:
         orders_max = subject.variant.orders_max
         for _ in range(_WARM_UPS_MAX):
             self._drive(subject, _WARM_UP_SECONDS)
-            _settled(subject)
+            settled(subject)
             held = subject.holdings()
             if held is None or held.orders == orders_max or (orders_max is None and held.orders):
                 return
@@ -131,12 +131,12 @@ class Turns:
     def closed(self, subject: Subject) -> Measured:
         """A turn in which every connection sends when it has been answered, or as its variant."""
         held_before = subject.holdings()
-        counted_before = _settled(subject)
+        counted_before = settled(subject)
         used_before = _Work.so_far(subject.server, self._running)
         driven = self._drive_for_answers(
             subject, self._seconds, subject.variant.arrivals_per_second
         )
-        counted = _settled(subject)
+        counted = settled(subject)
         used = _Work.so_far(subject.server, self._running).since(used_before)
         seen = _Seen(
             subject.variant,
@@ -151,7 +151,7 @@ class Turns:
         """A turn in which the crowd arrives whether or not it is answered."""
         held_before = subject.holdings()
         driven = self._drive_for_answers(subject, self._seconds, arrivals_per_second)
-        _settled(subject)
+        settled(subject)
         grown = _grown(subject, held_before)
         return OpenTurn(
             driven.requests / driven.duration_seconds,
@@ -166,7 +166,7 @@ class Turns:
         """Drive it for its own sake: what the crowd saw, and what was wrong."""
         held_before = subject.holdings()
         driven = self._drive_for_answers(subject, seconds)
-        _settled(subject)
+        settled(subject)
         seen = _Seen(
             subject.variant,
             driven,
@@ -232,7 +232,7 @@ def _grown(subject: Subject, before: Holdings | None) -> Holdings | None:
     return now and before and now.since(before)
 
 
-def _settled(subject: Subject) -> ApiCounters | None:
+def settled(subject: Subject) -> ApiCounters | None:
     """The counters when nothing is in flight any more: commits outlive clients who left.
 
     `None` for a server that has none, once it is idle.

@@ -51,7 +51,7 @@ class Variant:
     keeps its orders in the `schema` of Postgres, if it keeps any. The rest is where it differs from
     the others: a database of its own, where each commit may take longer; a way to Redis and back
     that takes longer, through a proxy; more processes; no metrics and logs; more connections; a
-    crowd that arrives by the clock.
+    crowd that arrives by the clock; refusing what it has no time for.
     """
 
     name: str
@@ -66,6 +66,7 @@ class Variant:
     metered: bool = True
     connections: int | None = None
     arrivals_per_second: int = 0
+    sheds: bool = False
 
     @property
     def status(self) -> int:

@@ -80,6 +80,15 @@ class Verdict:
             "arrival_rate": round(self.load.arrival_rate, 1),
             "answer_rate": round(self.load.answer_rate, 1),
             "dropped_iterations": self.load.dropped_iterations,
+            "testid": self.load.run.testid,
+            "generator": {
+                "cpus": self.load.run.generator.cpus,
+                "cpu_seconds": round(self.load.run.generator.cpu_seconds, 2),
+                "wait_seconds": round(self.load.run.generator.wait_seconds, 2),
+                "peak_cpus": round(self.load.run.generator.peak_cpus, 2),
+                "strain": self.load.run.generator.strain,
+                "limit": self.load.generator_limit,
+            },
             "audit": {
                 "balanced": self.audit["balanced"],
                 "gate": self.audit["gate"],
@@ -104,8 +113,11 @@ def run_sale(
     report_dir: Path,
     env: Mapping[str, str],
     on_progress: Callable[[Progress], None],
+    prometheus_url: str | None = None,
 ) -> Verdict:
     """Open an event of `stock` tickets, send the scenario at it, audit the books.
+
+    The Prometheus at `prometheus_url` is told what k6 measures.
 
     Raises `ServiceError`, `LoadTestError`.
     """
@@ -124,6 +136,7 @@ def run_sale(
         buyers=buyers,
         seconds=seconds,
         report_dir=report_dir,
+        prometheus_url=prometheus_url,
         env=env,
         on_progress=on_progress,
     )

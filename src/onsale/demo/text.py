@@ -87,9 +87,17 @@ def _print_end(console: Console, verdict: Verdict) -> None:
         console.print(f"  {fault}", style="red", highlight=False)
     if verdict.load.dropped_iterations:
         console.print(
-            f"k6 had no virtual buyer free for {verdict.load.dropped_iterations:,} arrivals:"
-            " the load generator was the limit.",
+            f"k6 had no virtual buyer free for {verdict.load.dropped_iterations:,} arrivals.",
             style="yellow",
+        )
+    strain, limit = verdict.load.run.generator.strain, verdict.load.generator_limit
+    if limit:
+        console.print(
+            f"The load generator was the limit, not the service: {limit}.", style="yellow"
+        )
+    elif strain:
+        console.print(
+            f"k6 was short of CPU, and the latencies contain that: {strain}.", style="yellow"
         )
     if verdict.load.report is not None:
         console.print(f"k6 report: {verdict.load.report}", highlight=False, soft_wrap=True)

@@ -168,7 +168,10 @@ class NodeExporter(Monitor):
     package = "prometheus-node-exporter"
 
     def options(self) -> Sequence[str]:
-        wanted = ("cpu", "meminfo", "filesystem", "diskstats", "loadavg", "netdev", "pressure")
+        wanted = (
+            *("cpu", "meminfo", "filesystem", "diskstats", "loadavg", "netdev", "netstat"),
+            "pressure",
+        )
         return [
             f"--web.listen-address={self.address}",
             # Each of its other collectors costs a scrape, and nothing asks for them.

@@ -26,6 +26,9 @@ _DEFAULTS = {
     "save": "",
     # A gate that evicted orders would forget who has a seat; refusing writes is the safe end.
     "maxmemory-policy": "noeviction",
+    # Up to this size a hash is a list that is searched from its beginning: by default for the first
+    # 512 orders of an event.
+    "hash-max-listpack-entries": "32",
 }
 
 

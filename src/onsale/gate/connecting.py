@@ -31,6 +31,7 @@ from redis.exceptions import (
 from onsale.domain.errors import GateUnavailable
 from onsale.gate.breaker import Breaker
 from onsale.gate.epoch import names_server
+from onsale.gate.keeping import Keeping, keeping_of
 from onsale.gate.scripts import Scripts
 from onsale.settings import Settings
 
@@ -47,7 +48,9 @@ class Server:
     is noticed before the first order is decided there.
     """
 
-    def __init__(self, where: dict[str, Any], settings: Settings) -> None:
+    def __init__(
+        self, where: dict[str, Any], settings: Settings, *, in_cluster: bool = False
+    ) -> None:
         defaults: dict[str, Any] = {
             "max_connections": settings.redis_connections_max,
             "timeout": settings.redis_timeout_seconds,
@@ -55,11 +58,12 @@ class Server:
             "socket_connect_timeout": settings.redis_timeout_seconds,
             "protocol": 2,
         }
+        self._name = str(where.get("path") or f"{where.get('host')}:{where.get('port', 6379)}")
         self._pool = BlockingConnectionPool(
             **{**defaults, **where}, redis_connect_func=self._on_connect
         )
         self.redis = Redis(connection_pool=self._pool)
-        self.scripts = Scripts(self.redis)
+        self.scripts = Scripts(self.redis, in_cluster=in_cluster)
         self.run_id: str | None = None
         self._breaker = Breaker("redis", settings.redis_rest_seconds)
 
@@ -85,6 +89,12 @@ class Server:
     def is_named_by(self, epoch: str) -> bool:
         """Whether the epoch was loaded on the run that answers here, as far as this is known."""
         return self.run_id is not None and names_server(epoch, self.run_id)
+
+    async def keeping(self) -> Keeping:
+        """How well it keeps what it is told."""
+        with self.watched():
+            info: dict[str, Any] = await self.redis.info("memory", "persistence")
+        return keeping_of(self._name, info)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -125,6 +135,9 @@ class Servers(Protocol):
     async def ping(self) -> None:
         """Whether the gate as a whole can decide."""
 
+    async def keeping(self) -> list[Keeping]:
+        """How well each server that answers keeps what it is told: one at least."""
+
     async def close(self) -> None:
         """Close every connection."""
 
@@ -164,6 +177,9 @@ class OneServer:
 
     async def ping(self) -> None:
         await self._server.redis.ping()
+
+    async def keeping(self) -> list[Keeping]:
+        return [await self._server.keeping()]
 
     async def close(self) -> None:
         await self._server.close()
@@ -232,12 +248,26 @@ class Cluster:
     async def ping(self) -> None:
         await self._ask_any(_check_state)
 
+    async def keeping(self) -> list[Keeping]:
+        """Replicas included: one may be the owner of tomorrow."""
+        await self._share_reading()
+        found: list[Keeping] = []
+        failed: Exception | None = None
+        for node in list(self._nodes.values()):
+            try:
+                found.append(await node.keeping())
+            except (GateUnavailable, RedisError, OSError, TimeoutError) as error:
+                failed = error
+        if failed is not None and not found:
+            raise failed
+        return found
+
     async def close(self) -> None:
         for server in self._nodes.values():
             await server.close()
 
     def _open(self, address: Address) -> Server:
-        return Server({**self._where, **address._asdict()}, self._settings)
+        return Server({**self._where, **address._asdict()}, self._settings, in_cluster=True)
 
     async def _share_reading(self) -> None:
         """Read who owns what; many who need it at once share one reading, and its failure."""

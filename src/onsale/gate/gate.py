@@ -9,6 +9,7 @@ import asyncio
 import struct
 from collections.abc import AsyncIterator, Hashable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from itertools import chain
 from time import perf_counter
 from typing import Any, NamedTuple, Self
 
@@ -19,6 +20,7 @@ from onsale.domain.event import Event, SaleSwitch
 from onsale.domain.inventory import Outcome
 from onsale.gate.codec import StoredOrder, decode_stored
 from onsale.gate.connecting import Server, Servers, connect
+from onsale.gate.keeping import GateEvicts, Keeping
 from onsale.gate.keys import event_keys
 from onsale.gate.scripts import ScriptName
 from onsale.observability import metrics
@@ -82,7 +84,7 @@ class _Question(NamedTuple):
 
     keys: tuple[str, ...]
     epoch: str
-    args: Iterable[Any]
+    args: Sequence[Any]
 
 
 class Gate:
@@ -161,7 +163,7 @@ class Gate:
         questions = []
         for event_id, epoch in events:
             keys = event_keys(event_id)
-            questions.append(_Question((keys.sale, keys.avail, keys.seen), epoch, ()))
+            questions.append(_Question((keys.sale, keys.avail, keys.seen), epoch, [epoch]))
         replies = await self._run_all(ScriptName.AVAILABILITY, questions)
         return [
             reply if isinstance(reply, GateUnavailable) else _availability(reply)
@@ -177,6 +179,19 @@ class Gate:
             ScriptName.SEEN, (keys.sale, keys.seen), epoch, (known_orders, _SEEN_AT_ONCE_ORDERS)
         )
         return struct.unpack(f">{len(names) // _SEEN_NAME_BYTES}Q", names)
+
+    async def throttle(self, keys: Sequence[str], args: Sequence[int]) -> list[int]:
+        """Rate limits of a batch, see the script. Any run of any server may keep them.
+
+        Raises `GateUnavailable`, also when it is not answered before its deadline.
+        """
+        async with self._measured(ScriptName.THROTTLE, keys[0]):
+            server = await self._servers.of(keys[0])
+            with server.watched():
+                async with asyncio.timeout(self._deadline_seconds):
+                    replies = await server.scripts.run_all(ScriptName.THROTTLE, [(keys, args)])
+        waits: list[int] = replies[0]
+        return waits
 
     # -- what organisers and workers ask
 
@@ -307,12 +322,30 @@ class Gate:
         async with self._measured("ping"):
             await self._servers.ping()
 
+    async def keeping(self) -> list[Keeping]:
+        """How well each server that answers keeps what it is told. Raises `GateUnavailable`."""
+        async with self._measured("keeping"):
+            return await self._servers.keeping()
+
+    async def require_noeviction(self) -> None:
+        """Raises `GateEvicts` when a server answers that lets keys go when it is full.
+
+        One that does not answer is no reason not to start: the ledger decides until it does.
+        """
+        try:
+            kept = await self.keeping()
+        except GateUnavailable:
+            return
+        for keeping in kept:
+            if keeping.evicts:
+                raise GateEvicts(keeping)
+
     # -- how
 
     async def _run(
         self, name: ScriptName, keys: tuple[str, ...], epoch: str, args: Iterable[Any]
     ) -> list[Any]:
-        (reply,) = await self._run_all(name, [_Question(keys, epoch, args)])
+        (reply,) = await self._run_all(name, [_Question(keys, epoch, [epoch, *args])])
         if isinstance(reply, GateUnavailable):
             raise reply
         return reply
@@ -347,7 +380,7 @@ class Gate:
         questions: Sequence[_Question],
         deadline: float | None,
     ) -> list[list[Any] | GateUnavailable]:
-        calls = [(keys, (epoch, *args)) for keys, epoch, args in questions]
+        calls = [(question.keys, question.args) for question in questions]
         started = perf_counter()
         try:
             with server.watched():
@@ -429,7 +462,7 @@ def _question_of(batch: EventBatch) -> _Question:
     return _Question(
         (keys.sale, keys.avail, keys.orders, keys.buyers, keys.seen),
         batch.epoch,
-        [part for order in batch.orders for part in order],
+        [1 + 2 * len(batch.orders), batch.epoch, *chain.from_iterable(batch.orders)],
     )
 
 

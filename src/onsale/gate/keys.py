@@ -12,6 +12,11 @@ one script may touch them all:
     onsale:{event}:seen      string  log of the orders that were ever admitted: of each the first
                                      8 bytes of its id
 
+Rate limits are nobody's event. Their buckets share one slot, so that one call decides a batch; a
+node does many times as many as processes ask for.
+
+    onsale:{limits}:{lane}:{who}  string  when the bucket is full again (microseconds since 1970)
+
 The invariant of every script: `avail = capacity − Σ orders`.
 """
 
@@ -34,3 +39,8 @@ class EventKeys(NamedTuple):
 def event_keys(event_id: str) -> EventKeys:
     """The six keys of an event."""
     return EventKeys(*(f"onsale:{{{event_id}}}:{part}" for part in EventKeys._fields))
+
+
+def limit_key(lane: str, who: str) -> str:
+    """The bucket of somebody in a lane of the rate limits."""
+    return f"onsale:{{limits}}:{lane}:{who}"

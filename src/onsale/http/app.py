@@ -15,25 +15,45 @@ from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
-from onsale.domain.errors import FieldError, InvalidRequest, NotFound, OnsaleError
+from onsale.domain.errors import (
+    FieldError,
+    InvalidRequest,
+    LedgerUnavailable,
+    NotFound,
+    OnsaleError,
+)
 from onsale.http import metering, openapi
 from onsale.http.auth import Authenticator
+from onsale.http.doors import Doors
 from onsale.http.intake import PATH, Intake
-from onsale.http.middleware import ASGIApp, Receive, RequestContext, Scope, Send
+from onsale.http.middleware import (
+    ASGIApp,
+    Receive,
+    RequestContext,
+    Scope,
+    Send,
+    request_id_of,
+    send_answer,
+    send_completed,
+)
 from onsale.http.problems import (
+    Answer,
     BodyTooLarge,
     InternalError,
     MethodNotAllowed,
     invalid,
     problem,
 )
+from onsale.http.rates import RateLimits
 from onsale.http.routes import events, health, orders, webhooks
+from onsale.http.stopping import heard_stop
 from onsale.http.streams import Streams
 from onsale.observability import metrics
 from onsale.observability.logging import configure_logging, get_logger
 from onsale.observability.runtime import (
     calm_garbage_collector,
     serve_metrics,
+    serve_metrics_when_free,
     stop,
     watch_event_loop,
 )
@@ -52,18 +72,54 @@ Amounts are integers in the currency's minor units, times are RFC 3339 in UTC. E
 class Application:
     """The front: the crowd's endpoint before the framework, everything else through it."""
 
-    def __init__(self, api: FastAPI, intake: Intake) -> None:
+    def __init__(self, api: FastAPI, intake: Intake, doors: Doors) -> None:
         self.api = api
         self._intake = intake
+        self._doors = doors
         self._rest: ASGIApp = RequestContext(api)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST":
-            for_orders = PATH.fullmatch(scope["path"])
-            if for_orders:
-                await self._intake(scope, receive, send, for_orders[1])
-                return
-        await self._rest(scope, receive, send)
+        if scope["type"] != "http":
+            await self._rest(scope, receive, send)
+        elif refusal := self.refusal(scope):
+            await send_completed(scope, send, refusal)
+        else:
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            if event_id := _ordered_in(scope):
+                await self._intake(scope, receive, send, event_id)
+            else:
+                with self._doors.inside(scope):
+                    await self._rest(scope, receive, send)
+        except asyncio.CancelledError:
+            if not self._doors.closed:
+                raise
+            # The process ends before the stores have answered: what becomes of the request is found
+            # out by asking again.
+            request_id = request_id_of(scope)
+            await send_answer(scope, send, problem(LedgerUnavailable(), request_id), request_id)
+
+    def refusal(self, scope: Scope) -> Answer | None:
+        """The completed answer to a request that is not let in; `None` for all others.
+
+        The server asks when it has read a head (`http.protocol`): a refusal is cheapest there.
+        """
+        if self._doors.wide_open:
+            return None
+        an_order = _ordered_in(scope) is not None
+        if self._doors.open_for(scope, an_order=an_order):
+            return None
+        return self._intake.refusal(scope) if an_order else metering.refused(scope)
+
+
+def _ordered_in(scope: Scope) -> str | None:
+    """The event of a request for an order."""
+    if scope["method"] != "POST":
+        return None
+    found = PATH.fullmatch(scope["path"])
+    return found[1] if found else None
 
 
 def create_app(settings: Settings) -> Application:
@@ -87,14 +143,21 @@ def create_app(settings: Settings) -> Application:
     )
     api.state.service = service
     api.state.authenticator = authenticator
-    api.state.intake = Intake(authenticator, service.catalog, service.placing, service.paying)
+    api.state.intake = Intake(
+        authenticator,
+        service.catalog,
+        service.placing,
+        service.paying,
+        RateLimits.of(service.throttle, settings),
+    )
     api.state.streams = Streams(settings.availability_streams_max)
+    api.state.doors = Doors(service.placing.valve, settings.requests_in_flight_max)
     for router in (events.router, orders.router, webhooks.router, health.router):
         api.include_router(router)
     _answer_errors_as_problems(api)
     metering.instrument(api)
     openapi.tell_the_truth(api)
-    return Application(api, api.state.intake)
+    return Application(api, api.state.intake, api.state.doors)
 
 
 def create_app_from_environment() -> Application:
@@ -125,20 +188,35 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
     service: Service = api.state.service
     settings = service.settings
     metrics.gate_mode.labels("redis").set(1)
-    port = serve_metrics(settings.metrics_host, settings.metrics_port, ports=settings.workers)
-    log.info("serving", port=settings.port, metrics_port=port)
+    log.info("serving", port=settings.port)
     calm_garbage_collector()
-    background = [
+    if settings.workers == 1:
+        serve_metrics(settings.metrics_host, settings.metrics_port)
+    background: list[asyncio.Task[None]] = [
+        *([asyncio.create_task(_serve_metrics(settings))] if settings.workers > 1 else []),
         asyncio.create_task(service.catalog.keep_young()),
+        asyncio.create_task(service.placing.valve.watch()),
         asyncio.create_task(watch_event_loop(service.database.report_pool)),
     ]
+    doors: Doors = api.state.doors
     streams: Streams = api.state.streams
+
+    def end() -> None:
+        doors.close()
+        streams.end()
+
     try:
-        with streams.ending_with_the_process():
+        with heard_stop(end):
             yield
     finally:
         await stop(*background)
         await service.close()
+
+
+async def _serve_metrics(settings: Settings) -> None:
+    ports = settings.workers
+    port = await serve_metrics_when_free(settings.metrics_host, settings.metrics_port, ports)
+    log.info("serving metrics", metrics_port=port)
 
 
 def _answer_errors_as_problems(api: FastAPI) -> None:

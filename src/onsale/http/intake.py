@@ -22,7 +22,14 @@ from onsale.domain.ids import HEX_ID, IDEMPOTENCY_KEY
 from onsale.domain.order import OrderStatus
 from onsale.http.auth import Authenticator, Scope
 from onsale.http.metering import RouteMeter
-from onsale.http.middleware import BODY_BYTES_MAX, Receive, Send, request_id_of, send_answer
+from onsale.http.middleware import (
+    BODY_BYTES_MAX,
+    Receive,
+    Send,
+    overloaded,
+    request_id_of,
+    send_answer,
+)
 from onsale.http.middleware import Scope as AsgiScope
 from onsale.http.problems import (
     Answer,
@@ -33,6 +40,7 @@ from onsale.http.problems import (
     invalid_body,
     problem,
 )
+from onsale.http.rates import RateLimits
 from onsale.http.schemas import ORDER_IN, OrderOut
 from onsale.ledger.ledger import OrderKey
 from onsale.observability import metrics
@@ -67,11 +75,13 @@ class Intake:
         catalog: Catalog,
         placing: Placing,
         paying: Paying,
+        rates: RateLimits | None,
     ) -> None:
         self._authenticator = authenticator
         self._catalog = catalog
         self._placing = placing
         self._paying = paying
+        self._rates = rates
         self._meter = RouteMeter("POST", ROUTE)
         self._accepted = metrics.admissions_total.labels("accepted")
         self._shed = metrics.admissions_total.labels("shed")
@@ -89,6 +99,14 @@ class Intake:
             pass
         finally:
             metrics.http_requests_in_flight.dec()
+
+    def refusal(self, scope: AsgiScope) -> Answer:
+        """The completed answer to whom there is no room for."""
+        started = perf_counter()
+        answer = overloaded(scope)
+        self._shed.inc()
+        self._meter.observe(answer.status, perf_counter() - started, len(answer.body))
+        return answer
 
     async def answer(
         self, scope: AsgiScope, receive: Receive, event_id: str, request_id: str
@@ -114,20 +132,23 @@ class Intake:
             raise NotFound
         key = idempotency_key(headers.get(b"idempotency-key"))
         require_json(headers.get(b"content-type"))
+        # Who has asked too often is refused before anything is read or looked up for them.
+        told = await self._rates.admit(principal, scope) if self._rates is not None else ()
         body = await read_body(receive, headers.get(b"content-length"))
         asked = read_asked(body)
-        try:
-            order, replayed = await self._placing.place(event_id, principal.subject, key, asked)
-        except Unavailable:
-            self._shed.inc()
-            raise
-        self._accepted.inc()
-        if asked.payment_method is not None and order.status is OrderStatus.HELD:
-            order_key = OrderKey(event_id, order.id)
-            order = await self._paying.pay(order_key, principal.subject, asked.payment_method)
+        with self._placing.valve:
+            try:
+                order, replayed = await self._placing.place(event_id, principal.subject, key, asked)
+            except Unavailable:
+                self._shed.inc()
+                raise
+            self._accepted.inc()
+            if asked.payment_method is not None and order.status is OrderStatus.HELD:
+                order_key = OrderKey(event_id, order.id)
+                order = await self._paying.pay(order_key, principal.subject, asked.payment_method)
         sale = await self._catalog.require(event_id)
         location = f"/v1/events/{event_id}/orders/{order.id.hex()}"
-        headers_out = [_JSON, (b"location", location.encode())]
+        headers_out = [_JSON, (b"location", location.encode()), *told]
         if replayed:
             headers_out.append(_REPLAYED)
         return Answer(201, headers_out, OrderOut.json_of(order, sale.event))

@@ -13,6 +13,8 @@ from prometheus_client import Counter
 from prometheus_fastapi_instrumentator.instrumentation import PrometheusFastApiInstrumentator
 from prometheus_fastapi_instrumentator.metrics import Info
 
+from onsale.http.middleware import Scope, overloaded
+from onsale.http.problems import Answer
 from onsale.observability import metrics
 from onsale.observability.bulk import BulkHistogram
 
@@ -24,6 +26,14 @@ def instrument(app: FastAPI) -> None:
     PrometheusFastApiInstrumentator(
         should_group_status_codes=False, should_exclude_streaming_duration=True
     ).add(_observe).instrument(app)
+
+
+def refused(scope: Scope) -> Answer:
+    """The completed answer to a request that is not let in; of no route, for nobody looked."""
+    answer = overloaded(scope)
+    method = scope["method"] if scope["method"] in _METHODS else "other"
+    metrics.http_requests_total.labels(method, "refused", str(answer.status)).inc()
+    return answer
 
 
 def _observe(info: Info) -> None:

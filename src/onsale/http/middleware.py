@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 from starlette.exceptions import HTTPException
 
+from onsale.domain.errors import Overloaded
 from onsale.http.problems import Answer, InternalError, problem
 from onsale.http.protocol import WHOLE_ANSWER
 from onsale.observability import metrics
@@ -26,6 +27,8 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 BODY_BYTES_MAX = 64 * 1024
 REQUEST_ID_HEADER = b"x-request-id"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+
+_OVERLOADED = Overloaded()
 
 log = get_logger(__name__)
 
@@ -43,18 +46,33 @@ def new_request_id() -> str:
     return f"{random.getrandbits(128):032x}"
 
 
+def completed(answer: Answer, request_id: str) -> Answer:
+    """The answer with the headers that all have."""
+    length = (b"content-length", b"%d" % len(answer.body))
+    return answer._replace(
+        headers=[*answer.headers, length, (REQUEST_ID_HEADER, request_id.encode())]
+    )
+
+
+def overloaded(scope: Scope) -> Answer:
+    """The completed answer to a request that there is no room for."""
+    request_id = request_id_of(scope)
+    return completed(problem(_OVERLOADED, request_id), request_id)
+
+
 async def send_answer(scope: Scope, send: Send, answer: Answer, request_id: str) -> None:
-    """Send a finished answer, in one piece where the server can."""
-    headers = [
-        *answer.headers,
-        (b"content-length", b"%d" % len(answer.body)),
-        (REQUEST_ID_HEADER, request_id.encode()),
-    ]
+    """Complete and send an answer."""
+    await send_completed(scope, send, completed(answer, request_id))
+
+
+async def send_completed(scope: Scope, send: Send, answer: Answer) -> None:
+    """Send a completed answer, in one piece where the server can."""
     send_whole = scope.get("extensions", {}).get(WHOLE_ANSWER)
-    if send_whole is not None and send_whole(answer.status, headers, answer.body):
+    if send_whole is not None and send_whole(*answer):
         return
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})
+    status, headers, body = answer
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 class RequestContext:

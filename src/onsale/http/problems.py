@@ -64,6 +64,13 @@ class RateLimited(errors.Refused):
 
     code = "rate_limited"
 
+    def __init__(
+        self, wait_seconds: float = 1.0, headers: Sequence[tuple[bytes, bytes]] = ()
+    ) -> None:
+        super().__init__()
+        self.wait_seconds = wait_seconds
+        self.headers = headers
+
 
 class InternalError(OnsaleError):
     """Something went wrong on our side; ask again with the same Idempotency-Key."""
@@ -176,6 +183,9 @@ def problem(error: OnsaleError, request_id: str) -> Answer:
     if isinstance(error, errors.PaymentDeclined):
         more["order_id"] = error.order_id.hex()
     headers = [_PROBLEM]
+    if isinstance(error, RateLimited):
+        headers += error.headers
+        retry_after_seconds = error.wait_seconds
     if retry_after_seconds is not None:
         wait_seconds = 1 + int(retry_after_seconds + random.random() * _RETRY_JITTER)
         headers.append((b"retry-after", b"%d" % wait_seconds))

@@ -22,10 +22,17 @@ HEAD_BYTES_MAX = 32 * 1024
 # body. It says whether it did; if not, the usual messages have to be sent.
 WHOLE_ANSWER = "onsale.whole_answer"
 
+# Longer than a request is under way, and than most buyers take from one to the next.
+_LINGER_SECONDS = 0.5
+
 _REFUSAL = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"connection: close\r\ncontent-length: 0\r\n\r\n"
 )
+
+
+def _refuse_nobody(scope: object) -> None:
+    """For apps that have no `refusal`."""
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -37,6 +44,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_head = True
         self._extensions = {WHOLE_ANSWER: self._send_whole}
         self._answering: RequestResponseCycle
+        self._refusal = getattr(self.app, "refusal", _refuse_nobody)
+        self._lingers = False
 
     def data_received(self, data: bytes) -> None:
         if self._in_head:
@@ -51,6 +60,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         # One request of a connection at a time; others wait in line behind it.
         self._answering = cycle
+        if self._lingers:
+            cycle.keep_alive = False
+        # Who pipelined has a task each: to be refused here, one out of the other, nests too deep.
+        refusal = None if self.pipeline else self._refusal(cycle.scope)
+        if refusal is not None and self._send_whole(*refusal):
+            return
         cycle.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]
         super()._start_asgi_task(cycle, app)
 
@@ -75,6 +90,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.transport.close()
         cycle.on_response()
         return True
+
+    def shutdown(self) -> None:
+        """Told to stop. uvicorn hangs up on idle connections at once, also on a buyer whose request
+        is on its way; here they have a moment in which it is refused with a word.
+        """
+        if self.cycle is None or self.cycle.response_complete:
+            self._lingers = True
+            self.loop.call_later(_LINGER_SECONDS, super().shutdown)
+        else:
+            super().shutdown()
 
     def on_message_begin(self) -> None:
         self._in_head = True

@@ -1,5 +1,6 @@
 """Serving the API: uvicorn with uvloop and httptools, one process or several on one port."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -8,6 +9,7 @@ from typing import Any
 
 import uvicorn
 
+from onsale.gate.gate import Gate
 from onsale.http.app import create_app
 from onsale.http.protocol import BoundedHttpProtocol
 from onsale.settings import Settings
@@ -30,14 +32,18 @@ UVICORN_OPTIONS: dict[str, Any] = {
 
 
 def serve(settings: Settings) -> None:
-    """Serve until told to stop. Every process reads its settings from the environment."""
+    """Serve until told to stop. Every process reads its settings from the environment.
+
+    Raises `ValueError`, `GateEvicts`: mistakes that show here, once, and not in every process again
+    and again.
+    """
     # Processes of uvicorn's start anew and know only the environment.
     os.environ["ONSALE_WORKERS"] = str(settings.workers)
     # Told to stop, and stopped, is a good end: before uvicorn listens for the signal, and when it
     # raises it once more after all is done.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    # A mistake in the settings shows here, once, and not in every process again and again.
     create_app(settings)
+    asyncio.run(_require_noeviction(settings))
     _require_free(settings.host, settings.port)
     uvicorn.run(
         "onsale.http.app:create_app_from_environment",
@@ -50,6 +56,14 @@ def serve(settings: Settings) -> None:
         timeout_graceful_shutdown=settings.shutdown_seconds,
         **UVICORN_OPTIONS,
     )
+
+
+async def _require_noeviction(settings: Settings) -> None:
+    gate = Gate.connect(settings)
+    try:
+        await gate.require_noeviction()
+    finally:
+        await gate.close()
 
 
 def _require_free(host: str, port: int) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -17,11 +18,14 @@ import httpx
 
 from onsale.embedded import EmbeddedError, find_k6, free_port, spawn_child, stop_child
 from onsale.loadtests.errors import LoadTestError
+from onsale.loadtests.generator import Watch, cpus
+from onsale.loadtests.remote_write import RemoteWriter
 from onsale.loadtests.scenarios import Scenario, scripts_dir
 from onsale.loadtests.summary import (
     OUTCOME_PREFIX,
     THRESHOLDS_FAILED_EXIT_CODE,
     LoadResult,
+    Run,
     read_result,
 )
 
@@ -61,6 +65,7 @@ def run_k6(
     buyers: int,
     seconds: int,
     report_dir: Path,
+    prometheus_url: str | None = None,
     env: Mapping[str, str] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> LoadResult:
@@ -69,6 +74,8 @@ def run_k6(
     The event exists, is on sale, is of `scenario.payment`'s kind and has `stock` tickets left
     over all its tiers. `env` sets what `loadtest/README.md` lists, or k6's own variables.
     `report_dir` is made if need be and gets `summary.json`, `report.html` and `k6.log`.
+    The Prometheus at `prometheus_url` is sent everything that k6 measures, once a second, and what
+    k6 itself uses; all of it has the label `testid`, as the result has.
     `on_progress` is called about twice a second. Its exceptions, like Ctrl-C, end k6 and pass on.
 
     Failed thresholds are a result. Raises `LoadTestError` when k6 could not run, or gave up.
@@ -86,8 +93,18 @@ def run_k6(
         "SUMMARY_PATH": str(files.summary),
     }
     cpu_seconds_before = _children_cpu_seconds()
-    with _K6Run(scenario, settings | dict(env or {}), files) as run:
+    with ExitStack() as exits:
+        writer = None
+        if prometheus_url is not None:
+            labels = {"testid": settings["RUN_ID"]}
+            writer = exits.enter_context(RemoteWriter(prometheus_url, labels))
+            # Before k6 starts: one that takes no samples is found out now.
+            writer.write({"k6_process_cpus": cpus(os.getpid())}, time.time())
+            settings |= _remote_write(writer.write_url)
+        run = exits.enter_context(_K6Run(scenario, settings | dict(env or {}), files, writer))
+        began_at = time.time()
         exit_code = run.watch(on_progress or (lambda progress: None))
+        ended_at = time.time()
     cpu_seconds = _children_cpu_seconds() - cpu_seconds_before
     if exit_code not in (0, THRESHOLDS_FAILED_EXIT_CODE):
         raise LoadTestError(
@@ -98,6 +115,7 @@ def run_k6(
         report=files.report,
         k6_exit_code=exit_code,
         k6_cpu_seconds=cpu_seconds,
+        run=Run(settings["RUN_ID"], buyers, began_at, ended_at, run.generator.result()),
     )
 
 
@@ -126,7 +144,13 @@ class _Files:
 class _K6Run:
     """A running k6; leaving the context ends it, in good order if it still runs."""
 
-    def __init__(self, scenario: Scenario, settings: dict[str, str], files: _Files) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        settings: dict[str, str],
+        files: _Files,
+        writer: RemoteWriter | None,
+    ) -> None:
         api = f"127.0.0.1:{free_port()}"
         argv = ["run", "--quiet", "--no-color", "--no-usage-report", f"--address={api}"]
         argv += [f"--tag=testid={settings['RUN_ID']}", str(_script(scenario))]
@@ -138,6 +162,8 @@ class _K6Run:
             )
         except (EmbeddedError, OSError) as error:
             raise LoadTestError(f"k6 cannot be run: {error}") from None
+        self.generator = Watch(self._process.pid)
+        self._writer = writer
         # Not through a proxy that the environment may name.
         self._api = httpx.Client(base_url=f"http://{api}/v1/metrics", timeout=1, trust_env=False)
 
@@ -167,7 +193,23 @@ class _K6Run:
                 return self._process.wait(PROGRESS_INTERVAL_SECONDS)
             except subprocess.TimeoutExpired:
                 last = self._look(time.monotonic() - started, last)
+                self._watch_generator(working=last.buyers > 0)
                 on_progress(last)
+
+    def _watch_generator(self, *, working: bool) -> None:
+        at_seconds = time.time()
+        use = self.generator.look(at_seconds, working=working)
+        if self._writer is not None:
+            # What Prometheus misses of a run is no reason to break it off.
+            with suppress(LoadTestError):
+                self._writer.write(
+                    {
+                        "k6_process_cpus": self.generator.cpus,
+                        "k6_process_cpu_seconds_total": use.cpu_seconds,
+                        "k6_process_cpu_wait_seconds_total": use.wait_seconds,
+                    },
+                    at_seconds,
+                )
 
     def _look(self, elapsed_seconds: float, last: Progress) -> Progress:
         try:
@@ -198,6 +240,17 @@ def _dashboard(report: Path) -> dict[str, str]:
         "K6_WEB_DASHBOARD_PORT": "-1",
         "K6_WEB_DASHBOARD_PERIOD": "1s",
         "K6_WEB_DASHBOARD_EXPORT": str(report),
+    }
+
+
+def _remote_write(url: str) -> dict[str, str]:
+    """k6's own output to Prometheus: trends as native histograms, ended where the run ends."""
+    return {
+        "K6_OUT": "experimental-prometheus-rw",
+        "K6_PROMETHEUS_RW_SERVER_URL": url,
+        "K6_PROMETHEUS_RW_TREND_AS_NATIVE_HISTOGRAM": "true",
+        "K6_PROMETHEUS_RW_PUSH_INTERVAL": "1s",
+        "K6_PROMETHEUS_RW_STALE_MARKERS": "true",
     }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from onsale.loadtests.errors import LoadTestError
+from onsale.loadtests.generator import GeneratorUse
 
 # The requests that `latency_ms` is about: those that place an order.
 PURCHASE_LATENCY = "http_req_duration{name:POST /v1/events/{event_id}/orders}"
@@ -14,6 +15,17 @@ OUTCOME_PREFIX = "outcome_"
 THRESHOLDS_FAILED_EXIT_CODE = 99
 
 Metrics = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """When a run was, in Unix time, under which `testid`; who were to come, what k6 itself used."""
+
+    testid: str
+    buyers: int
+    began_at: float
+    ended_at: float
+    generator: GeneratorUse
 
 
 @dataclass(frozen=True)
@@ -43,10 +55,20 @@ class LoadResult:
     summary: Path
     k6_cpu_seconds: float
     k6_exit_code: int
+    run: Run
+
+    @property
+    def generator_limit(self) -> str | None:
+        """Why the generator was the limit and not the service, or `None` where it was not.
+
+        Not everybody who was to come did, and k6 had not the CPU for it. Where it had, its virtual
+        users all waited for the service.
+        """
+        return self.run.generator.limit if self.iterations < self.run.buyers else None
 
 
 def read_result(
-    summary: Path, *, report: Path, k6_exit_code: int, k6_cpu_seconds: float
+    summary: Path, *, report: Path, k6_exit_code: int, k6_cpu_seconds: float, run: Run
 ) -> LoadResult:
     """Read the summary of a run that came to its end.
 
@@ -81,6 +103,7 @@ def read_result(
         summary=summary,
         k6_cpu_seconds=k6_cpu_seconds,
         k6_exit_code=k6_exit_code,
+        run=run,
     )
 
 

@@ -10,11 +10,14 @@ from onsale.resources import project_folder
 Targets = Mapping[str, Sequence[str]]
 
 
-def prometheus_files(targets: Targets, alertmanagers: Sequence[str] = ()) -> dict[str, str]:
+def prometheus_files(
+    targets: Targets, alertmanagers: Sequence[str] = (), scrape_seconds: int | None = None
+) -> dict[str, str]:
     """`prometheus.yml` and its rules by relative path, scraping `targets` by the name of the job.
 
     A job of the shipped file that has no targets is left out; one that is not in it is a mistake,
-    and raises `KeyError`.
+    and raises `KeyError`. `scrape_seconds` replaces the shipped interval: a load test of ten
+    seconds has two points at that.
     """
     folder = project_folder("monitoring") / "prometheus"
     config: dict[str, Any] = yaml.safe_load((folder / "prometheus.yml").read_text("utf-8"))
@@ -23,6 +26,9 @@ def prometheus_files(targets: Targets, alertmanagers: Sequence[str] = ()) -> dic
         jobs[name]["static_configs"] = [{"targets": list(addresses)}]
     config["scrape_configs"] = [job for name, job in jobs.items() if targets.get(name)]
     config["alerting"]["alertmanagers"] = [{"static_configs": [{"targets": list(alertmanagers)}]}]
+    if scrape_seconds is not None:
+        intervals = ("scrape_interval", "scrape_timeout", "evaluation_interval")
+        config["global"] |= dict.fromkeys(intervals, f"{scrape_seconds}s")
     rules = sorted((folder / "rules").glob("*.yml"))
     return {"prometheus.yml": yaml.safe_dump(config, sort_keys=False)} | {
         f"rules/{path.name}": path.read_text("utf-8") for path in rules

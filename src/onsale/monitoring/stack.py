@@ -61,10 +61,12 @@ class MonitoringStack:
         prometheus_port: int = 0,
         alertmanager_port: int = 0,
         grafana_port: int = 0,
+        scrape_seconds: int | None = None,
         tell: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._data_dir = data_dir
         self._service = service
+        self._scrape_seconds = scrape_seconds
         self._tell = tell
         self._exits = ExitStack()
         self.alertmanager = self._alertmanager(alertmanager_port)
@@ -130,7 +132,7 @@ class MonitoringStack:
             "alertmanager": alertmanagers,
             "prometheus": [prometheus.address],
         } | {job: [exporter.address] for job, exporter in self.exporters.items()}
-        prometheus.files |= prometheus_files(targets, alertmanagers)
+        prometheus.files |= prometheus_files(targets, alertmanagers, self._scrape_seconds)
         return prometheus
 
     def _grafana(self, port: int) -> Grafana | None:

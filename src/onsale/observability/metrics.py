@@ -137,7 +137,7 @@ webhook_lag_seconds = Gauge(
 webhook_backlog = Gauge("onsale_webhook_backlog", "Messages not delivered yet.")
 webhook_dead_letters = Gauge("onsale_webhook_dead_letters", "Messages given up, until re-sent.")
 
-# -- group commit (stage: gate, ledger, webhooks)
+# -- group commit (stage: gate, ledger, ledger_only, throttle, webhooks)
 batch_size = Histogram("onsale_batch_size", "Orders in one batch.", ["stage"], buckets=BATCH_ORDERS)
 batch_duration_seconds = Histogram(
     "onsale_batch_duration_seconds",
@@ -157,6 +157,13 @@ admissions_total = Counter(
     "Order requests: accepted, shed, rate_limited.",
     ["decision"],
 )
+rate_limits_skipped_total = Counter(
+    "onsale_rate_limits_skipped_total",
+    "Order requests that no rate limit was held against, for Redis did not answer.",
+)
+orders_in_flight_limit = Gauge(
+    "onsale_orders_in_flight_limit", "How many orders the process takes on at once, by measure."
+)
 circuit_breaker_state = Gauge(
     "onsale_circuit_breaker_state",
     "1 for the state in force: closed, open, half_open.",
@@ -169,6 +176,21 @@ circuit_breaker_transitions_total = Counter(
 )
 gate_mode = Gauge(
     "onsale_gate_mode", "1 for the mode in force: redis, ledger_only, closed.", ["mode"]
+)
+gate_evicts = Gauge(
+    "onsale_gate_evicts",
+    "1 while a server of the gate lets keys go when it is full, and would forget who has a seat.",
+)
+gate_aof_enabled = Gauge(
+    "onsale_gate_aof_enabled", "1 when every server of the gate keeps an append-only file."
+)
+gate_aof_ok = Gauge(
+    "onsale_gate_aof_ok",
+    "1 when the last write and the last rewriting of each server's append-only file went well.",
+)
+gate_aof_delayed_fsyncs = Gauge(
+    "onsale_gate_aof_delayed_fsyncs",
+    "Syncs of append-only files that had to wait for the disk, since the servers started.",
 )
 
 # -- ledger pool

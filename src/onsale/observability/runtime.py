@@ -13,6 +13,7 @@ from onsale.observability import metrics
 
 _LAG_SAMPLE_SECONDS = 0.1
 _CANCEL_AGAIN_SECONDS = 0.1
+_PORT_POLL_SECONDS = 0.2
 
 
 def serve_metrics(host: str, first_port: int, ports: int = 1) -> int:
@@ -32,6 +33,17 @@ def serve_metrics(host: str, first_port: int, ports: int = 1) -> int:
         else:
             return int(server.server_port)
     raise AssertionError("a range has at least one port")
+
+
+async def serve_metrics_when_free(host: str, first_port: int, ports: int) -> int:
+    """`serve_metrics` as soon as a port is free: a process that takes another's place is there
+    before the other has ended.
+    """
+    while True:
+        try:
+            return serve_metrics(host, first_port, ports)
+        except OSError:
+            await asyncio.sleep(_PORT_POLL_SECONDS)
 
 
 def calm_garbage_collector() -> None:

@@ -9,6 +9,7 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from functools import partial
+from math import inf
 from time import perf_counter
 from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import WeakSet
@@ -59,7 +60,9 @@ class GroupCommit(Generic[Job, Answer]):
         self._in_flight_max = in_flight_max
         self._queue_size_max = queue_size_max
         self._queue: deque[Pending[Job, Answer]] = deque()
-        self._flights: set[asyncio.Task[None]] = set()
+        # With when each departed; the oldest is the first.
+        self._flights: dict[asyncio.Task[None], float] = {}
+        self._duration_seconds = 0.0
         self._departure_called = False
         self._size = metrics.batch_size.labels(stage)
         self._duration = metrics.batch_duration_seconds.labels(stage)
@@ -83,6 +86,16 @@ class GroupCommit(Generic[Job, Answer]):
             self._departure_called = True
             asyncio.get_running_loop().call_soon(self._depart)
 
+    def carried(self, seconds: float) -> float:
+        """How many jobs are answered within a time, as long as the batches of now take; an idle
+        stage carries any number.
+        """
+        if not self._flights:
+            return inf
+        oldest_seconds = perf_counter() - next(iter(self._flights.values()))
+        batch_seconds = max(oldest_seconds, self._duration_seconds)
+        return self._batch_size_max * self._in_flight_max * seconds / batch_seconds
+
     async def drain(self) -> None:
         """Wait until nothing waits and nothing is in flight."""
         while self._queue or self._flights:
@@ -97,15 +110,15 @@ class GroupCommit(Generic[Job, Answer]):
             size = min(len(self._queue), self._batch_size_max)
             batch = [self._queue.popleft() for _ in range(size)]
             flight = asyncio.create_task(self._fly(batch))
-            self._flights.add(flight)
+            self._flights[flight] = perf_counter()
             flight.add_done_callback(self._land)
 
     def _land(self, flight: "asyncio.Task[None]") -> None:
-        self._flights.discard(flight)
+        self._duration_seconds = perf_counter() - self._flights.pop(flight)
+        self._duration.observe(self._duration_seconds)
         self._depart()
 
     async def _fly(self, batch: list[Pending[Job, Answer]]) -> None:
-        started = perf_counter()
         try:
             await self._flush(batch)
         except BaseException as error:
@@ -114,7 +127,6 @@ class GroupCommit(Generic[Job, Answer]):
             if not isinstance(error, Exception):
                 raise
         self._size.observe(len(batch))
-        self._duration.observe(perf_counter() - started)
 
 
 # A process has one for each server of the gate, which are one stage.

@@ -1,11 +1,10 @@
 """What a sale counts, with the label children at hand: looking one up costs more than counting."""
 
-from collections import Counter
 from collections.abc import Collection
 
-from onsale.domain.event import Event
+from onsale.domain.event import Event, PaymentKind
 from onsale.domain.inventory import Outcome
-from onsale.domain.order import Order, OrderStatus
+from onsale.domain.order import Order
 from onsale.ledger.ledger import OrderKey
 from onsale.observability import metrics
 
@@ -52,16 +51,18 @@ class SaleMeters:
 
     def placed(self, orders: Collection[Order]) -> None:
         """New orders are in the ledger."""
-        for status, count in Counter(order.status for order in orders).items():
-            self._count(status, count)
-        self.sold([order for order in orders if order.status is OrderStatus.CONFIRMED])
+        if self._event.payment is PaymentKind.CARD:
+            self._count("held", len(orders))
+        else:
+            self._count("confirmed", len(orders))
+            self.sold(orders)
 
     def sold(self, orders: Collection[Order]) -> None:
         """Orders were confirmed."""
-        units: Counter[int] = Counter()
+        units: dict[int, int] = {}
         for order in orders:
             for tier_number, quantity in order.items:
-                units[tier_number] += quantity
+                units[tier_number] = units.get(tier_number, 0) + quantity
         for tier_number, quantity in units.items():
             self._sold[tier_number].inc(quantity)
         self._revenue.inc(sum(order.amount_minor_units for order in orders))

@@ -41,6 +41,7 @@ from onsale.sales.catalog import Catalog
 from onsale.sales.ending import GiveBack
 from onsale.sales.group_commit import GroupCommit
 from onsale.sales.sale import PendingOrder, Refusal, Sale, Verdict
+from onsale.sales.valve import Valve
 from onsale.settings import Settings
 
 # Each attempt but the last was abandoned: its process died, or lost the ledger, on the way to it.
@@ -76,6 +77,9 @@ class Placing:
         self._ledger = ledger
         self._give_back = give_back
         self._settings = settings
+        self.valve = Valve(
+            settings.orders_in_flight_max, settings.orders_in_flight_busy_max, self._carried
+        )
         self._gate_stages: dict[Hashable, GroupCommit[OrderRequest, Verdict]] = {}
         self._asides: set[asyncio.Task[None]] = set()
         self._ledger_stage: GroupCommit[OrderRequest, Verdict] = GroupCommit(
@@ -125,6 +129,11 @@ class Placing:
             await asyncio.wait(self._asides)
         await self._ledger_stage.drain()
         await self._ledger_only_stage.drain()
+
+    def _carried(self) -> float:
+        """How many orders every stage carries within the deadline."""
+        stages = [self._ledger_stage, self._ledger_only_stage, *self._gate_stages.values()]
+        return min(stage.carried(self._settings.order_deadline_seconds) for stage in stages)
 
     # -- one attempt
 
@@ -211,6 +220,8 @@ class Placing:
                 asked.append((sale, orders))
                 questions.append(_question(event_id, epoch, orders))
         answers = await self._gate.admit_all(questions)
+        if any(isinstance(answer, Admission) for answer in answers):
+            _tell_mode("redis")
         for (sale, orders), question, answer in zip(asked, questions, answers, strict=True):
             if isinstance(answer, GateLost):
                 log.warning("gate lost", event_id=sale.event.id, epoch=question.epoch)
@@ -245,7 +256,6 @@ class Placing:
         if isinstance(answer, GateUnavailable):
             self._admit_without_gate(orders)
             return
-        _tell_mode("redis")
         if sale.event.gate_epoch == epoch:
             sale.see_batch(answer)
         refused = []

@@ -1,5 +1,7 @@
 """One process's collaborators, put together: gate, ledger, and the use cases upon them."""
 
+import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 
 from onsale.gate.gate import Gate
@@ -16,6 +18,7 @@ from onsale.sales.ending import Ending, GiveBack
 from onsale.sales.organising import Organising
 from onsale.sales.paying import Paying
 from onsale.sales.placing import Placing
+from onsale.sales.throttling import Throttle
 from onsale.settings import Settings
 from onsale.webhooks.targets import Targets
 
@@ -34,6 +37,7 @@ class Service:
     catalog: Catalog
     provider: PaymentProvider
     give_back: GiveBack
+    throttle: Throttle | None
     placing: Placing
     paying: Paying
     ending: Ending
@@ -62,6 +66,7 @@ class Service:
             catalog=catalog,
             provider=provider,
             give_back=give_back,
+            throttle=Throttle.of(gate, settings),
             placing=Placing(catalog, gate, ledger, give_back, settings),
             paying=Paying(catalog, ledger, provider, settings.payment_timeout_seconds),
             ending=Ending(catalog, ledger, give_back),
@@ -69,8 +74,10 @@ class Service:
         )
 
     async def close(self) -> None:
-        """Answer what is on its way, then close every connection."""
-        await self.placing.drain()
+        """Answer what is on its way, if the stores do in time, then close every connection."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.shutdown_seconds):
+                await self.placing.drain()
         await self.gate.close()
         await self.database.close()
 

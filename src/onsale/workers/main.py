@@ -22,14 +22,19 @@ class WorkerKind(StrEnum):
 
 
 async def run(settings: Settings, kinds: Sequence[WorkerKind]) -> None:
-    """Work until SIGTERM or SIGINT; a pass under way is ended by its next await."""
+    """Work until SIGTERM or SIGINT; a pass under way is ended by its next await.
+
+    Raises `GateEvicts`.
+    """
     service = Service.of(settings)
     stopping = asyncio.Event()
     for signal_ in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal_, stopping.set)
-    tasks = [asyncio.create_task(_work(service, kind)) for kind in kinds]
-    tasks.append(asyncio.create_task(watch_event_loop(service.database.report_pool)))
+    tasks: list[asyncio.Task[None]] = []
     try:
+        await service.gate.require_noeviction()
+        tasks += [asyncio.create_task(_work(service, kind)) for kind in kinds]
+        tasks.append(asyncio.create_task(watch_event_loop(service.database.report_pool)))
         await stopping.wait()
     finally:
         await stop(*tasks)

@@ -20,7 +20,7 @@ books have balanced, the gate retires.
 from dataclasses import dataclass, field
 from time import monotonic, time
 
-from onsale.domain.errors import GateLost, OnsaleError
+from onsale.domain.errors import GateLost, GateUnavailable, OnsaleError
 from onsale.domain.event import Event, SaleState
 from onsale.domain.order import OrderStatus
 from onsale.gate.gate import CHUNK_ORDERS
@@ -72,6 +72,7 @@ class Reconciler:
         """
         repairs, failed = Repairs(), None
         open_sales = 0
+        await self._report_keeping()
         for event in await self.service.events.with_gate():
             try:
                 open_sales += await self._reconcile(event, repairs, full)
@@ -184,6 +185,17 @@ class Reconciler:
             if order is not None and order.status.live:
                 adopted = await self.service.gate.adopt(event_id, epoch, [gate_order(order)])
                 repairs.add("adopted", adopted)
+
+    async def _report_keeping(self) -> None:
+        """Tell how well the gate's servers keep what they are told."""
+        try:
+            kept = await self.service.gate.keeping()
+        except GateUnavailable:
+            return  # which is told of elsewhere
+        metrics.gate_evicts.set(any(server.evicts for server in kept))
+        metrics.gate_aof_enabled.set(all(server.aof_enabled for server in kept))
+        metrics.gate_aof_ok.set(all(server.aof_ok for server in kept))
+        metrics.gate_aof_delayed_fsyncs.set(sum(server.aof_delayed_fsyncs for server in kept))
 
     async def _report(self, event: Event) -> SaleState:
         """Tell the books of the event; retire its gate once there is nothing left to decide."""

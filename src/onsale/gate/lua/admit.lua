@@ -1,32 +1,23 @@
--- Decides a batch of orders in arrival order, each with all of its items or none.
+-- Decides batches of orders of one event or several, each in arrival order, each order with all of its
+-- items or none.
 --
--- KEYS    1 sale  2 avail  3 orders  4 buyers  5 seen
--- ARGV    1 epoch the caller believes in
---         then two per order: its id (16 bytes) and its body (fingerprint 8 bytes, buyer 8 bytes,
---         then per item one byte tier number and one byte quantity)
--- returns { 'LOST' } when the gate was loaded under another epoch, else
+-- KEYS    for each event: 1 sale  2 avail  3 orders  4 buyers  5 seen
+-- ARGV    for each event: how many arguments follow for it; the epoch that the caller believes in;
+--         then two per order: its id (16 bytes) and its body (fingerprint 8 bytes, buyer 8 bytes, then
+--         per item one byte tier number and one byte quantity)
+-- returns for each event { 'LOST' } when its gate was loaded under another epoch, else
 --         { outcomes, orders ever admitted, tier number, units left, … }: outcomes has one digit per
 --         order (see Outcome); the tiers are those that the batch asked for
 -- keeps   avail = capacity - sum of orders, and avail never falls below zero here
-
-local sale = redis.call('HMGET', KEYS[1],
-  'epoch', 'switch', 'opens_ms', 'closes_ms', 'limit')
-if sale[1] ~= ARGV[1] then return { 'LOST' } end
 
 local SEEN, SEEN_WITH_OTHER_BODY, SOLD_OUT, BUYER_LIMIT = '1', '2', '3', '4'
 local NOT_OPEN, PAUSED, CLOSED, ADMITTED = '5', '6', '7', '0'
 
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-local limit = tonumber(sale[5])
 local stamp = struct.pack('>I4', tonumber(time[1]))
 
-local refusal
-if sale[2] == 'closed' or now_ms >= tonumber(sale[4]) then refusal = CLOSED
-elseif sale[2] == 'paused' then refusal = PAUSED
-elseif now_ms < tonumber(sale[3]) then refusal = NOT_OPEN end
-
--- What is read of the batch is read at its beginning, what it changes is written at its end: one
+-- What is read of a batch is read at its beginning, what it changes is written at its end: one
 -- command for each key and not for each order. The commands, in the server and in its log, are most
 -- of what an order costs.
 
@@ -50,64 +41,86 @@ local function write(command, key, arguments)
   end
 end
 
-local ids, buyer_of = {}, {}
-for i = 2, #ARGV, 2 do
-  ids[i / 2] = ARGV[i]
-  buyer_of[i / 2] = string.sub(ARGV[i + 1], 9, 16)
-end
-local taken = read(3, ids)
-local units_of = limit > 0 and read(4, buyer_of) or {}
-local left = {}
-local orders, buyers, seen = {}, {}, {}
+-- One event's batch: its keys follow KEYS[k], its epoch and orders are ARGV[first] to ARGV[last].
+local function admit(k, first, last)
+  local sale = redis.call('HMGET', KEYS[k + 1],
+    'epoch', 'switch', 'opens_ms', 'closes_ms', 'limit')
+  if sale[1] ~= ARGV[first] then return { 'LOST' } end
 
-local function units_left(tier)
-  if not left[tier] then left[tier] = tonumber(redis.call('HGET', KEYS[2], tier)) or 0 end
-  return left[tier]
-end
+  local refusal
+  if sale[2] == 'closed' or now_ms >= tonumber(sale[4]) then refusal = CLOSED
+  elseif sale[2] == 'paused' then refusal = PAUSED
+  elseif now_ms < tonumber(sale[3]) then refusal = NOT_OPEN end
 
-local function decide(id, buyer, body)
-  local earlier = taken[id]
-  if earlier then
-    return string.sub(earlier, 5, 12) == string.sub(body, 1, 8) and SEEN or SEEN_WITH_OTHER_BODY
+  local ids, bodies, buyer_of = {}, {}, {}
+  for i = first + 1, last, 2 do
+    local n = #ids + 1
+    ids[n], bodies[n] = ARGV[i], ARGV[i + 1]
+    buyer_of[n] = string.sub(bodies[n], 9, 16)
   end
-  if refusal then return refusal end
+  local limit = tonumber(sale[5])
+  local taken = read(k + 3, ids)
+  local units_of = limit > 0 and read(k + 4, buyer_of) or {}
+  local left = {}
+  local orders, buyers, seen = {}, {}, {}
 
-  local units, lacking = tonumber(units_of[buyer]) or 0, false
-  for i = 17, #body, 2 do
-    local tier, quantity = string.byte(body, i, i + 1)
-    units = units + quantity
-    lacking = lacking or units_left(tier) < quantity
+  local function units_left(tier)
+    if not left[tier] then left[tier] = tonumber(redis.call('HGET', KEYS[k + 2], tier)) or 0 end
+    return left[tier]
   end
-  if limit > 0 and units > limit then return BUYER_LIMIT end
-  if lacking then return SOLD_OUT end
 
-  for i = 17, #body, 2 do
-    local tier, quantity = string.byte(body, i, i + 1)
-    left[tier] = left[tier] - quantity
+  local function decide(id, buyer, body)
+    local earlier = taken[id]
+    if earlier then
+      return string.sub(earlier, 5, 12) == string.sub(body, 1, 8) and SEEN or SEEN_WITH_OTHER_BODY
+    end
+    if refusal then return refusal end
+
+    local units, lacking = tonumber(units_of[buyer]) or 0, false
+    for i = 17, #body, 2 do
+      local tier, quantity = string.byte(body, i, i + 1)
+      units = units + quantity
+      lacking = lacking or units_left(tier) < quantity
+    end
+    if limit > 0 and units > limit then return BUYER_LIMIT end
+    if lacking then return SOLD_OUT end
+
+    for i = 17, #body, 2 do
+      local tier, quantity = string.byte(body, i, i + 1)
+      left[tier] = left[tier] - quantity
+    end
+    local n = #orders
+    taken[id], units_of[buyer] = stamp .. body, units
+    orders[n + 1], orders[n + 2] = id, taken[id]
+    if limit > 0 then buyers[n + 1], buyers[n + 2] = buyer, units end
+    seen[#seen + 1] = string.sub(id, 1, 8)
+    return ADMITTED
   end
-  local n = #orders
-  taken[id], units_of[buyer] = stamp .. body, units
-  orders[n + 1], orders[n + 2] = id, taken[id]
-  if limit > 0 then buyers[n + 1], buyers[n + 2] = buyer, units end
-  seen[#seen + 1] = string.sub(id, 1, 8)
-  return ADMITTED
+
+  local outcomes = {}
+  for n = 1, #ids do outcomes[n] = decide(ids[n], buyer_of[n], bodies[n]) end
+
+  local tiers = {}
+  for tier, units in pairs(left) do
+    tiers[#tiers + 1] = tier
+    tiers[#tiers + 1] = units
+  end
+  local seen_bytes
+  if #orders == 0 then
+    seen_bytes = redis.call('STRLEN', KEYS[k + 5])
+  else
+    write('HSET', k + 3, orders)
+    write('HSET', k + 2, tiers)
+    write('HSET', k + 4, buyers)
+    seen_bytes = redis.call('APPEND', KEYS[k + 5], table.concat(seen))
+  end
+  return { table.concat(outcomes), seen_bytes / 8, unpack(tiers) }
 end
 
-local outcomes = {}
-for n = 1, #ids do outcomes[n] = decide(ids[n], buyer_of[n], ARGV[2 * n + 1]) end
-
-local tiers = {}
-for tier, units in pairs(left) do
-  tiers[#tiers + 1] = tier
-  tiers[#tiers + 1] = units
+local replies, at = {}, 1
+for k = 0, #KEYS - 1, 5 do
+  local last = at + tonumber(ARGV[at])
+  replies[#replies + 1] = admit(k, at + 1, last)
+  at = last + 1
 end
-local seen_bytes
-if #orders == 0 then
-  seen_bytes = redis.call('STRLEN', KEYS[5])
-else
-  write('HSET', 3, orders)
-  write('HSET', 2, tiers)
-  write('HSET', 4, buyers)
-  seen_bytes = redis.call('APPEND', KEYS[5], table.concat(seen))
-end
-return { table.concat(outcomes), seen_bytes / 8, unpack(tiers) }
+return replies

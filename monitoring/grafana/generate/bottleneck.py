@@ -1,0 +1,469 @@
+"""What limited the service: each stage in the order in which a request meets them.
+
+The first row is one number a stage, its utilisation; the first one that is red is where to look.
+Below, each stage has its utilisation, its saturation (what queues or waits there) and its errors.
+"""
+
+from monitoring.grafana.generate.panels import (
+    NEUTRAL,
+    Dashboard,
+    Panel,
+    Query,
+    Row,
+    Steps,
+    above,
+    stat,
+)
+from monitoring.grafana.generate.queries import (
+    API,
+    BUYERS,
+    PROCESS,
+    RATE,
+    RUN,
+    busy,
+    or_zero,
+    quantile,
+    rate,
+)
+from onsale.settings import Settings
+
+
+def default(setting: str) -> float:
+    """What a process has when nobody set it."""
+    return float(Settings.model_fields[setting].default)
+
+
+LEDGER_BATCHES = default("ledger_batches_in_flight_max")
+PAYMENT_TIMEOUT_SECONDS = default("payment_timeout_seconds")
+
+GENERATOR_USE = f"{rate('k6_process_cpu_seconds_total', RUN)} / max(k6_process_cpus{{{RUN}}})"
+CPU = "node_cpu_seconds_total"
+HOST_USE = f'1 - sum(rate({CPU}{{mode=~"idle|iowait"}}{RATE})) / sum(rate({CPU}{RATE}))'
+WORKER_USE = f"rate(process_cpu_seconds_total{{{API}}}{RATE})"
+GATE_USE = busy("onsale_batch_duration_seconds", f'{PROCESS},stage="gate"', "instance")
+REDIS_USE = (
+    f"sum(rate(redis_cpu_user_main_thread_seconds_total{RATE}))"
+    f" + sum(rate(redis_cpu_sys_main_thread_seconds_total{RATE}))"
+)
+LEDGER_USE = (
+    busy("onsale_batch_duration_seconds", f'{PROCESS},stage=~"ledger.*"', "instance")
+    + f" / {LEDGER_BATCHES:.0f}"
+)
+POOL_USE = (
+    f'sum by (instance)(onsale_db_pool_connections{{{PROCESS},state="in_use"}})'
+    f" / sum by (instance)(onsale_db_pool_size_max{{{PROCESS}}})"
+)
+WAL_USE = f"sum(rate(postgres_wal_sync_seconds_total{RATE}))"
+LOCKED = or_zero('sum(postgres_sessions_count{wait_type="Lock"})')
+ACTIVE = 'sum(postgres_sessions_count{state="active"})'
+LOCK_USE = f"{LOCKED} / clamp_min({or_zero(ACTIVE)}, 1)"
+PAYMENT_USE = (
+    f"{quantile(0.95, 'onsale_payment_duration_seconds', PROCESS)} / {PAYMENT_TIMEOUT_SECONDS:.0f}"
+)
+
+
+def use(title: str, description: str, query: str) -> Panel:
+    """One stage's number: how much of it is used, from 0 to 1."""
+    return stat(title, description, "percentunit", above(0.7, 0.9), query)
+
+
+STAGES = Row(
+    "Which stage is used up: the first red one is the answer",
+    (
+        use(
+            "1 Load generator",
+            "k6's CPU of what the machine has. Good: under 70 %; above, the generator is the limit"
+            " and nothing to the right of it counts.",
+            GENERATOR_USE,
+        ),
+        use(
+            "2 Host CPU",
+            "Of all cores together. Good: under 70 %; above, everything below waits for a core.",
+            HOST_USE,
+        ),
+        use(
+            "3 API process",
+            "CPU of the busiest API process, of the one core it can use. Good: under 70 %; above,"
+            " start more of them (`--workers`).",
+            f"max({WORKER_USE})",
+        ),
+        use(
+            "4 Gate batches",
+            "Share of time in which the busiest process has a gate batch under way. Good: under"
+            " 70 %; above, look at Redis and at the way to it.",
+            f"max({GATE_USE})",
+        ),
+        use(
+            "5 Redis main thread",
+            "Its CPU, of one core. Good: under 70 %; one event cannot have more than this.",
+            REDIS_USE,
+        ),
+        use(
+            "6 Ledger batches",
+            "Of those that a process may have under way at once. Good: under 70 %; above, orders"
+            " queue for the ledger.",
+            f"max({LEDGER_USE})",
+        ),
+        use(
+            "7 Ledger pool",
+            "Connections in use, of the process that has the fewest left. Good: under 70 %.",
+            f"max({POOL_USE})",
+        ),
+        use(
+            "8 Locks in Postgres",
+            "Working sessions that wait for a lock. Good: 0 %, save for a moment.",
+            LOCK_USE,
+        ),
+        use(
+            "9 WAL sync",
+            "Share of time in which Postgres waits for its disk to sync the log. Good: under 70 %;"
+            " above, the disk is the limit, and only bigger batches or a faster one help.",
+            WAL_USE,
+        ),
+        use(
+            "10 Payment provider",
+            "p95 of an authorisation, of the time it may take. Good: under 70 %. No value means"
+            " that nobody paid.",
+            PAYMENT_USE,
+        ),
+    ),
+    height=4,
+)
+
+
+def line(title: str, description: str, unit: str, steps: Steps, *queries: tuple[str, str]) -> Panel:
+    """A plot of (expression, legend) pairs."""
+    return Panel(title, description, unit, steps, tuple(Query(*query) for query in queries))
+
+
+GENERATOR = Row(
+    "1 Load generator",
+    (
+        line(
+            "Generator: utilisation",
+            "k6's CPU, of what the machine has. Good: under 70 %.",
+            "percentunit",
+            above(0.7, 0.9),
+            (GENERATOR_USE, "k6"),
+        ),
+        line(
+            "Generator: saturation",
+            "For how long k6's threads could have run and got no core, in seconds a second. Good:"
+            " under 0.2; above, arrivals come late.",
+            "none",
+            above(0.2, 1),
+            (rate("k6_process_cpu_wait_seconds_total", RUN), "waited for a core"),
+        ),
+        line(
+            "Generator: errors",
+            "Buyers that k6 had no virtual user free for, since the run began. Good: 0.",
+            "none",
+            above(1),
+            (f"sum(k6_dropped_iterations_total{{{RUN}}}) or 0 * sum(k6_vus{{{RUN}}})", "dropped"),
+        ),
+    ),
+)
+
+HOST = Row(
+    "2 Host",
+    (
+        line(
+            "Host: utilisation",
+            "All cores together, without those that wait for a disk. Good: under 70 %.",
+            "percentunit",
+            above(0.7, 0.9),
+            (HOST_USE, "CPU"),
+        ),
+        line(
+            "Host: saturation",
+            "The share of time in which something that could run waited (PSI). Good: under 20 %.",
+            "percentunit",
+            above(0.2, 0.6),
+            (f"max(rate(node_pressure_cpu_waiting_seconds_total{RATE}))", "for a core"),
+            (f"max(rate(node_pressure_io_waiting_seconds_total{RATE}))", "for a disk"),
+            (f"max(rate(node_pressure_memory_waiting_seconds_total{RATE}))", "for memory"),
+        ),
+        line(
+            "Host: errors",
+            "Connections that the kernel turned away because nobody accepted them in time."
+            " Good: 0.",
+            "ops",
+            above(1),
+            (f"sum(rate(node_netstat_TcpExt_ListenDrops{RATE}))", "refused"),
+        ),
+    ),
+)
+
+WORKER = Row(
+    "3 API processes and their event loops",
+    (
+        line(
+            "API: utilisation",
+            "CPU by process; one cannot use more than a core. Good: under 70 %.",
+            "percentunit",
+            above(0.7, 0.9),
+            (WORKER_USE, "{{instance}}"),
+        ),
+        line(
+            "API: saturation",
+            "p99 of how late the event loop wakes a sleeper, by process. Good: under 10 ms; above"
+            " 50 ms the process has more to do than it has time, or something blocks it.",
+            "s",
+            above(0.01, 0.05),
+            (quantile(0.99, "onsale_event_loop_lag_seconds", API, "instance"), "{{instance}}"),
+        ),
+        line(
+            "API: requests in flight",
+            "By process. Good: level under steady load. What keeps climbing is a queue, and the"
+            " stage that it waits for is one of those below.",
+            "none",
+            above(1_000, 10_000),
+            (f"sum by (instance)(onsale_http_requests_in_flight{{{PROCESS}}})", "{{instance}}"),
+        ),
+        line(
+            "API: errors",
+            "Answers with 5xx, and orders that were shed. Good: 0.",
+            "reqps",
+            above(1, 10),
+            (or_zero(rate("onsale_http_requests_total", f'{BUYERS},status=~"5.."')), "5xx"),
+            (or_zero(rate("onsale_admissions_total", f'{PROCESS},decision!="accepted"')), "shed"),
+        ),
+    ),
+)
+
+GATE = Row(
+    "4 Gate batches",
+    (
+        line(
+            "Gate: utilisation",
+            "Batches under way on average, by process. Good: under 0.7 for one event; each event"
+            " has its own.",
+            "percentunit",
+            above(0.7, 0.9),
+            (GATE_USE, "{{instance}}"),
+        ),
+        line(
+            "Gate: saturation",
+            "Orders that wait for a gate batch, by process. Good: under 512, which is one batch.",
+            "none",
+            above(512, 10_000),
+            (
+                f'max by (instance)(onsale_batch_queue_depth{{{PROCESS},stage="gate"}})',
+                "{{instance}}",
+            ),
+        ),
+        line(
+            "Gate: errors",
+            "Gate operations that failed, and breakers that opened. Good: 0.",
+            "ops",
+            above(0.1, 1),
+            (or_zero(rate("onsale_redis_errors_total", PROCESS)), "errors"),
+            (
+                or_zero(rate("onsale_circuit_breaker_transitions_total", f'{PROCESS},to="open"')),
+                "breakers opened",
+            ),
+        ),
+    ),
+)
+
+REDIS = Row(
+    "5 Redis",
+    (
+        line(
+            "Redis: utilisation",
+            "The main thread's CPU, of one core. Good: under 70 %.",
+            "percentunit",
+            above(0.7, 0.9),
+            (REDIS_USE, "main thread"),
+        ),
+        line(
+            "Redis: saturation",
+            "p99 of gate operations as the service sees them, and what Redis itself says that a"
+            " command takes on average. Good: under 5 ms and close together; a gap is the way"
+            " there, or a queue before the main thread.",
+            "s",
+            above(0.005, 0.05),
+            (
+                quantile(0.99, "onsale_redis_operation_duration_seconds", PROCESS, "operation"),
+                "{{operation}}, seen by the service",
+            ),
+            (
+                f'sum(rate(redis_commands_duration_seconds_total{{cmd=~"eval.*|fcall.*"}}{RATE}))'
+                f' / sum(rate(redis_commands_total{{cmd=~"eval.*|fcall.*"}}{RATE}))',
+                "a script, seen by Redis (mean)",
+            ),
+        ),
+        line(
+            "Redis: errors",
+            "Keys evicted (each would be lost stock) and connections refused. Good: 0.",
+            "ops",
+            above(0.1, 1),
+            (f"sum(rate(redis_evicted_keys_total{RATE}))", "evicted"),
+            (f"sum(rate(redis_rejected_connections_total{RATE}))", "refused"),
+        ),
+    ),
+)
+
+LEDGER = Row(
+    "6 Ledger batches",
+    (
+        line(
+            "Ledger: utilisation",
+            f"Batches under way on average, of the {LEDGER_BATCHES:.0f} that a process may have."
+            " Good: under 70 %.",
+            "percentunit",
+            above(0.7, 0.9),
+            (LEDGER_USE, "{{instance}}"),
+        ),
+        line(
+            "Ledger: saturation",
+            "Orders that wait for a ledger batch, by process. Good: under 512, which is one batch.",
+            "none",
+            above(512, 10_000),
+            (
+                f'max by (instance)(onsale_batch_queue_depth{{{PROCESS},stage=~"ledger.*"}})',
+                "{{instance}}",
+            ),
+        ),
+        line(
+            "Ledger: errors",
+            "Ledger operations that failed, and batches that were split to find an order at fault."
+            " Good: 0.",
+            "ops",
+            above(0.1, 1),
+            (or_zero(rate("onsale_db_errors_total", PROCESS)), "errors"),
+            (or_zero(rate("onsale_batch_splits_total", PROCESS)), "batches split"),
+        ),
+    ),
+)
+
+POOL = Row(
+    "7 Ledger pool",
+    (
+        line(
+            "Pool: utilisation",
+            "Connections in use, by process, of those it may open. Good: under 70 %.",
+            "percentunit",
+            above(0.7, 0.9),
+            (POOL_USE, "{{instance}}"),
+        ),
+        line(
+            "Pool: saturation",
+            "p99 of the wait for a connection, by process. Good: under 1 ms; above 10 ms the pool"
+            " is too small, or its connections are held for too long.",
+            "s",
+            above(0.01, 0.1),
+            (quantile(0.99, "onsale_db_pool_acquire_seconds", PROCESS, "instance"), "{{instance}}"),
+        ),
+        line(
+            "Pool: who waits",
+            "Tasks that wait for a connection, by process. Good: 0.",
+            "none",
+            above(1, 10),
+            (f"sum by (instance)(onsale_db_pool_waiters{{{PROCESS}}})", "{{instance}}"),
+        ),
+    ),
+)
+
+POSTGRES = Row(
+    "8 and 9 Postgres",
+    (
+        Panel(
+            "Postgres: what working sessions wait for",
+            "Sessions at work, by what they wait for at the moment of the scrape (CPU: nothing)."
+            " Good: few, and none with Lock.",
+            "none",
+            above(10, 50),
+            (
+                Query(
+                    'sum by (wait_type)(postgres_sessions_count{state="active"})', "{{wait_type}}"
+                ),
+                Query(f"0 * {or_zero(ACTIVE)}", "none"),
+            ),
+            stacked=True,
+        ),
+        line(
+            "Postgres: locks",
+            "Locks asked for and not granted, and for how long the first of them has waited."
+            " Good: 0, save for a moment.",
+            "none",
+            above(1, 10),
+            ("sum(postgres_lock_waits_sessions)", "sessions that wait"),
+            ("max(postgres_lock_waits_longest_seconds)", "seconds, the longest"),
+        ),
+        line(
+            "Postgres: WAL sync, utilisation",
+            "Share of time in which a session waits for the disk to sync the log. Good: under"
+            " 70 %.",
+            "percentunit",
+            above(0.7, 0.9),
+            (WAL_USE, "sync"),
+        ),
+        line(
+            "Postgres: one WAL sync",
+            "Mean. Good: under 5 ms, as of a local disk; every commit waits for one.",
+            "s",
+            above(0.005, 0.02),
+            (
+                f"sum(rate(postgres_wal_sync_seconds_total{RATE}))"
+                f" / (sum(rate(postgres_wal_syncs_total{RATE})) > 0)",
+                "one sync",
+            ),
+        ),
+        line(
+            "Postgres: operations",
+            "p99 by operation, without the wait for a connection. Good: under 50 ms.",
+            "s",
+            above(0.05, 0.5),
+            (
+                quantile(0.99, "onsale_db_query_duration_seconds", PROCESS, "operation"),
+                "{{operation}}",
+            ),
+        ),
+        line(
+            "Postgres: errors",
+            "Transactions rolled back, and deadlocks. Good: 0.",
+            "ops",
+            above(1, 10),
+            (f"sum(rate(postgres_database_rollbacks_total{RATE}))", "rolled back"),
+            (f"sum(rate(postgres_database_deadlocks_total{RATE}))", "deadlocks"),
+        ),
+    ),
+)
+
+PAYMENT = Row(
+    "10 Payment provider",
+    (
+        line(
+            "Payment: under way",
+            "Authorisations that the provider has not answered yet, on average. Good: follows the"
+            " payments; each keeps a buyer waiting and nothing else.",
+            "none",
+            NEUTRAL,
+            (busy("onsale_payment_duration_seconds", PROCESS), "under way"),
+        ),
+        line(
+            "Payment: saturation",
+            "p50 and p95 of an authorisation. Good: under a second.",
+            "s",
+            above(1, PAYMENT_TIMEOUT_SECONDS),
+            (quantile(0.5, "onsale_payment_duration_seconds", PROCESS), "p50"),
+            (quantile(0.95, "onsale_payment_duration_seconds", PROCESS), "p95"),
+        ),
+        line(
+            "Payment: outcomes",
+            "Good: nearly all authorised; declined is the buyer's card, everything else is the"
+            " provider.",
+            "ops",
+            NEUTRAL,
+            (rate("onsale_payments_total", PROCESS, "outcome"), "{{outcome}}"),
+        ),
+    ),
+)
+
+BOTTLENECK = Dashboard(
+    "bottleneck",
+    "Bottleneck",
+    "Utilisation, saturation and errors of each stage, in the order in which a request meets them.",
+    (STAGES, GENERATOR, HOST, WORKER, GATE, REDIS, LEDGER, POOL, POSTGRES, PAYMENT),
+)

@@ -1,0 +1,79 @@
+"""How many orders a process takes on at once; the others are told at once to come again.
+
+Where orders wait depends on what is short, and so does how many may:
+
+- The process itself. Then each turn of its event loop is long, and an order passes through half a
+  dozen. So the turns are measured: while they are long and many orders are there, the limit
+  shrinks, down to as many as keep the batches full; while they are short it grows again. More
+  would only wait longer, for the process does no more than it can.
+- A store. Then the loop idles, and orders wait for batches. What the stages carry within the
+  deadline follows from how long their batches take now; more are not let in.
+
+A burst upon a process that is not busy is let in whole: it is served before anybody comes again.
+
+Latency alone could not tell these apart: a batch that has grown to be worth its round trip takes
+longer than an idle one, as it should, and over a slow network it takes long with nobody waiting.
+"""
+
+import asyncio
+from collections.abc import Callable
+from time import perf_counter
+
+from onsale.observability import metrics
+
+_TICK_SECONDS = 0.01
+# Half a dozen turns of 2 ms take longer than the stores do: the turns are the wait then.
+_LAG_SECONDS_MAX = 0.002
+# One look that is late by itself is the machine's doing; in the average it takes two.
+_LAG_WEIGHT = 0.5
+# Down in a tenth of a second, up again in a few: what is served meanwhile has not waited long.
+_SHRINK, _GROW = 0.8, 1.02
+
+
+class Valve:
+    """Counts the orders in flight against a limit, which is between `busy_max` and `limit_max`.
+
+    `carried` says how many orders the stages carry within their deadline as things are. It may
+    lower the limit further, but never to none: who is let in finds out how things are then.
+    """
+
+    __slots__ = ("_busy_max", "_carried", "_lag_seconds", "_limit_max", "in_flight", "limit")
+
+    def __init__(self, limit_max: int, busy_max: int, carried: Callable[[], float]) -> None:
+        self._limit_max = limit_max
+        self._busy_max = min(busy_max, limit_max)
+        self._carried = carried
+        self._lag_seconds = 0.0
+        self.limit = limit_max
+        self.in_flight = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether an order that arrives now is to be refused."""
+        return self.in_flight >= self.limit
+
+    def __enter__(self) -> None:
+        """An order is in flight while the block lasts; whether there is room is asked before."""
+        self.in_flight += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.in_flight -= 1
+
+    async def watch(self) -> None:
+        """Measure the turns of the event loop for ever, and set the limit by them."""
+        while True:
+            asleep_since = perf_counter()
+            await asyncio.sleep(_TICK_SECONDS)
+            self.see_lag(perf_counter() - asleep_since - _TICK_SECONDS)
+
+    def see_lag(self, seconds: float) -> None:
+        """How much later than asked the loop woke a sleeper just now."""
+        self._lag_seconds += _LAG_WEIGHT * (seconds - self._lag_seconds)
+        wanted: float = max(self.limit, self._busy_max)
+        if self._lag_seconds <= _LAG_SECONDS_MAX:
+            wanted = min(wanted * _GROW + 1, self._limit_max)
+        elif self.in_flight >= self._busy_max:
+            # Turns are long with few orders, too, while a crowd connects: that is not their doing.
+            wanted = max(min(wanted, self.in_flight) * _SHRINK, self._busy_max)
+        self.limit = max(1, int(min(wanted, self._carried())))
+        metrics.orders_in_flight_limit.set(self.limit)

@@ -1,0 +1,246 @@
+"""Every panel gets an answer from a real run, and the page about it shows what happened.
+
+One checkout on the whole stack, watched by a real Prometheus with all of its exporters, and told by
+k6: what Grafana would ask is asked here.
+"""
+
+import json
+import re
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from onsale.demo.client import ServiceClient
+from onsale.demo.sale import Verdict, run_sale
+from onsale.demo.stack import Stack
+from onsale.loadtests import SCENARIOS
+from onsale.monitoring import MonitoringStack
+from onsale.report import Prometheus, Run, await_scrape, find_run, write_report
+from onsale.report.dashboards import Dashboard, Panel, Query, read_dashboards
+from onsale.report.plots import draw
+from tests.monitoring.promtool import Moment, Series, case, complaints
+from tests.monitoring.test_dashboards import TEXTS, filled_in, label_values
+
+pytestmark = pytest.mark.skipif(shutil.which("prometheus") is None, reason="no prometheus on PATH")
+
+# What is rightly empty in a run of seconds, and what has to be there for it to be shown.
+EMPTY_IN_CALM = {"Budget left of 30 days"}
+# Recorded every five minutes.
+TEN_MINUTES: Series = {
+    'onsale_http_requests_total{route="/v1/events",status="200"}': "0+60x60",
+    'onsale_http_requests_total{route="/v1/events",status="503"}': "0+0x60",
+}
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A run that is over, and the Prometheus that watched it, still there."""
+
+    prometheus: Prometheus
+    run: Run
+    verdict: Verdict
+
+
+@dataclass
+class Watcher:
+    """The service and the Prometheus beside it."""
+
+    client: ServiceClient
+    stack: Stack
+    url: str
+
+    def run(self, scenario: str, folder: Path, **env: str) -> Watched:
+        """Send a scenario for a few seconds, and wait until it was scraped to its end."""
+        verdict = run_sale(
+            SCENARIOS[scenario],
+            self.client,
+            base_url=self.stack.base_url,
+            auth_secret=self.stack.auth_secret,
+            stock=200,
+            buyers=300,
+            seconds=4,
+            report_dir=folder,
+            env={"LATENCY_P95_MS_MAX": "10000", "LATENCY_P99_MS_MAX": "10000"} | env,
+            on_progress=lambda progress: None,
+            prometheus_url=self.url,
+        )
+        prometheus = Prometheus(self.url)
+        await_scrape(prometheus, verdict.load.run.ended_at + 1)
+        return Watched(prometheus, find_run(prometheus, testid=verdict.load.run.testid), verdict)
+
+
+@pytest.fixture(scope="module")
+def watcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watcher]:
+    """The stack and its Prometheus."""
+    folder = tmp_path_factory.mktemp("watched")
+    with (
+        Stack(folder / "stack", secrets.token_hex(32)) as stack,
+        MonitoringStack(folder / "monitoring", stack.service, scrape_seconds=1) as monitoring,
+    ):
+        # Prometheus looks for its targets five seconds after its start.
+        await_scrape(Prometheus(monitoring.prometheus.url), time.time())
+        client = ServiceClient(stack.base_url, stack.auth_secret)
+        yield Watcher(client, stack, monitoring.prometheus.url)
+
+
+@pytest.fixture(scope="module")
+def watched(watcher: Watcher, tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    """A checkout: holds, payments, declined cards, holds given back."""
+    return watcher.run("checkout", tmp_path_factory.mktemp("checkout"))
+
+
+def answers(watched: Watched, query: Query) -> list[dict[str, str]]:
+    """The labels of each line that a query yields over the run."""
+    run = watched.run
+    expression = query.filled_in(run.variables)
+    found = watched.prometheus.over(expression, run.begin, run.end, run.step_seconds)
+    return [dict(series.labels) for series in found]
+
+
+def panels(board: Dashboard) -> list[Panel]:
+    """Every panel of a dashboard."""
+    return [panel for row in board.rows for panel in row.panels]
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_query_of_every_panel_is_answered(watched: Watched, name: str) -> None:
+    found = {
+        (panel.title, query.legend): answers(watched, query)
+        for panel in panels(read_dashboards()[name])
+        for query in panel.queries
+    }
+    empty = {title for (title, _), lines in found.items() if not lines}
+    assert empty <= EMPTY_IN_CALM
+    for (title, legend), lines in found.items():
+        for labels in lines:
+            assert set(re.findall(r"\{\{(\w+)\}\}", legend)) <= labels.keys(), title
+
+
+@pytest.mark.parametrize(("series", "shown"), [(TEN_MINUTES, 1.0), ({}, None)])
+def test_what_is_empty_in_calm_is_shown_when_it_has_to_be(
+    tmp_path: Path, series: Series, shown: float | None
+) -> None:
+    (panel,) = read_dashboards()["service"].row(*EMPTY_IN_CALM).panels
+    expected = {} if shown is None else {'{slo="availability"}': shown}
+    moment = Moment("10m", panel.queries[0].expression, expected)
+    assert complaints(tmp_path, [case(series, [moment], "20s")], evaluation_interval="1m") == ""
+
+
+def test_what_nothing_reports_is_seen_to_be_empty(watched: Watched) -> None:
+    # The guard's own test.
+    assert answers(watched, Query('onsale_http_requests_total{status="teapot"}', "")) == []
+
+
+def test_every_variable_has_values(watched: Watched) -> None:
+    wanted = label_values(json.loads(TEXTS["flash-sale"]))
+    assert len(wanted) == 3
+    for selector, label in wanted:
+        lines = answers(watched, Query(f"count by ({label})({selector})", ""))
+        assert [line[label] for line in lines], label
+
+
+def test_every_annotation_marks_something(watched: Watched) -> None:
+    listed = json.loads(TEXTS["flash-sale"])["annotations"]["list"]
+    marks = {each["name"]: answers(watched, Query(filled_in(each["expr"]), "")) for each in listed}
+    assert {line["phase"] for line in marks["Phases of the load test"]} == {"steady"}
+    assert marks["Alerts"] == []  # nothing is wrong
+    (deployments,) = (each for each in listed if each["name"] == "Deployments")
+    at = watched.prometheus.samples(
+        'process_start_time_seconds{job="onsale-api"}', watched.run.end, 60
+    )[0].points[0][1]
+    assert watched.prometheus.over(deployments["expr"], at, at + 20, 1)
+
+
+def test_every_counter_of_time_counts(watched: Watched) -> None:
+    """Figures that are 0 when a setting is missing, and look like good news then."""
+    boards = read_dashboards()
+    for name, title in (
+        ("bottleneck", "Postgres: WAL sync, utilisation"),
+        ("bottleneck", "4 Gate batches"),
+        ("bottleneck", "6 Ledger batches"),
+        ("bottleneck", "Payment: under way"),
+        ("flash-sale", "k6's CPU"),
+        ("infrastructure", "Main thread"),
+    ):
+        (panel,) = (panel for panel in panels(boards[name]) if panel.title == title)
+        plot = draw(panel, watched.run, watched.prometheus)
+        assert any(value for line in plot.lines for value in line.values), title
+
+
+def test_a_run_is_found_with_its_phases_events_and_generator(watched: Watched) -> None:
+    run = watched.run
+    assert run.testid == watched.verdict.load.run.testid
+    assert [phase.name for phase in run.phases] == ["steady"]
+    assert len(run.events) == 1
+    assert run.scrape_seconds == 1
+    assert run.generator is not None
+    assert 0 < run.generator.cpu_seconds <= watched.verdict.load.run.generator.cpu_seconds + 1
+    assert run.dropped == watched.verdict.load.dropped_iterations
+
+
+def test_dropped_arrivals_are_shown(
+    watcher: Watcher, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Provoked: one virtual user cannot be three hundred buyers."""
+    starved = watcher.run("checkout", tmp_path_factory.mktemp("starved"), VUS_MAX="1")
+    assert starved.run.dropped == starved.verdict.load.dropped_iterations > 0
+    boards = read_dashboards()
+    (panel,) = boards["flash-sale"].row("Arrivals dropped").panels
+    (line,) = draw(panel, starved.run, starved.prometheus).lines
+    assert line.values[-1] or max(value or 0 for value in line.values) > 0
+
+
+@pytest.fixture(scope="module")
+def page(watched: Watched, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page about the checkout."""
+    path = tmp_path_factory.mktemp("page") / "run.html"
+    write_report(path, watched.prometheus, watched.run, books=watched.verdict.audit)
+    return path
+
+
+def test_the_page_needs_no_other_file(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r"""(?:src|href)=["'](?!#|data:,)""", text)
+    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|<link(?! rel=\"icon\")", text)
+
+
+def test_the_page_has_every_panel_and_the_books(page: Path, watched: Watched) -> None:
+    text = page.read_text(encoding="utf-8").replace("&#39;", "'").replace("&amp;", "&")
+    for board in read_dashboards().values():
+        for panel in panels(board):
+            assert panel.title in text, panel.title
+    assert f"<code>{watched.run.testid}</code>" in text
+    assert "<b>steady</b>" in text
+    assert "Gate and ledger balance." in text
+
+
+HEARD = "<script>onerror = (message) => { document.title = message; };</script><script>"
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium on PATH")
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_browser_runs_the_page_without_a_complaint(
+    page: Path, tmp_path: Path, is_whole: bool
+) -> None:
+    # The second case is the guard's own test: a script that fails is heard.
+    text = page.read_text("utf-8").replace("<script>", HEARD, 1)
+    copy = tmp_path / "page.html"
+    copy.write_text(text if is_whole else text.replace("const body =", "const nobody ="), "utf-8")
+    drawn = subprocess.run(
+        [
+            *("chromium", "--headless", "--no-sandbox", "--disable-gpu"),
+            *(f"--user-data-dir={tmp_path}/profile", "--dump-dom", copy.as_uri()),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=True,
+    ).stdout
+    assert drawn.count("<svg") > 100
+    assert ("<title>Uncaught" in drawn) is not is_whole
