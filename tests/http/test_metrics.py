@@ -138,7 +138,7 @@ async def _one_of_everything(seen: Seen) -> None:
         await place(wire, event_id, items(41), seen.buyer("many")), 409, "buyer_limit_reached"
     )
     problem_of(
-        await place(wire, event_id, items(100), as_buyer("another")), 409, "buyer_limit_reached"
+        await place(wire, event_id, items(42), as_buyer("another")), 409, "buyer_limit_reached"
     )
     await seen.order("left-to-expire")
     await seen.wait_for(
@@ -484,34 +484,44 @@ async def test_what_waits_for_the_ledger(seen: Seen, stack: Stack) -> None:
     await seen.wait_for("api", lambda scrape: scrape.total("onsale_batch_queue_depth") == 0)
 
 
+@asynccontextmanager
+async def an_order_at_fault(engine: AsyncEngine) -> AsyncIterator[dict[str, str]]:
+    """Headers of a buyer whose orders the ledger cannot take, and everybody else's it can."""
+    async with engine.begin() as connection:
+        await connection.execute(
+            text(
+                "CREATE FUNCTION at_fault() RETURNS trigger LANGUAGE plpgsql AS"
+                " $$ BEGIN RAISE 'at fault' USING ERRCODE = 'data_exception'; END $$"
+            )
+        )
+        await connection.execute(
+            text(
+                "CREATE TRIGGER at_fault BEFORE INSERT ON orders FOR EACH ROW"
+                " WHEN (NEW.buyer_id = 'at-fault') EXECUTE FUNCTION at_fault()"
+            )
+        )
+    try:
+        yield as_buyer("at-fault")
+    finally:
+        async with engine.begin() as connection:
+            await connection.execute(text("DROP FUNCTION at_fault CASCADE"))
+
+
 async def test_a_batch_that_is_split(seen: Seen, stack: Stack) -> None:
     """One order of a batch is at fault: the others are placed all the same."""
-    event = await created(seen.wire)
-    async with ledger_of(stack) as engine:
-        async with engine.begin() as connection:
-            await connection.execute(
-                text(
-                    "CREATE FUNCTION at_fault() RETURNS trigger LANGUAGE plpgsql AS"
-                    " $$ BEGIN RAISE 'at fault' USING ERRCODE = 'data_exception'; END $$"
-                )
-            )
-            await connection.execute(
-                text(
-                    "CREATE TRIGGER at_fault BEFORE INSERT ON orders FOR EACH ROW"
-                    " WHEN (NEW.buyer_id = 'at-fault') EXECUTE FUNCTION at_fault()"
-                )
-            )
+    many = [{"id": "t1", "name": "General admission", "price": 4_900, "capacity": 1_000_000}]
+    event = await created(seen.wire, tiers=many)
+    async with ledger_of(stack) as engine, an_order_at_fault(engine) as at_fault:
 
         async def split() -> bool:
-            presses = (place(seen.wire, event["id"], headers=as_buyer(f"b-{n}")) for n in range(8))
-            at_fault = place(seen.wire, event["id"], headers=as_buyer("at-fault"))
-            answers = await asyncio.gather(at_fault, *presses)
-            assert [answer.status_code for answer in answers] == [500] + [201] * 8
+            presses = [place(seen.wire, event["id"]) for _ in range(16)]
+            # In the middle: the first to arrive is a batch by itself.
+            presses.insert(8, place(seen.wire, event["id"], headers=at_fault))
+            answers = await asyncio.gather(*presses)
+            assert [answer.status_code for answer in answers] == [201] * 8 + [500] + [201] * 8
             return (await seen.scrape("api")).total("onsale_batch_splits_total") > 0
 
         await wait_until(split)
-        async with engine.begin() as connection:
-            await connection.execute(text("DROP FUNCTION at_fault CASCADE"))
 
 
 async def test_oversold(seen: Seen, stack: Stack) -> None:
