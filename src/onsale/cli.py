@@ -269,8 +269,8 @@ def loadtest(
     prometheus: Annotated[
         str | None,
         typer.Option(
-            envvar="ONSALE_PROMETHEUS_URL",
-            help="Told what k6 measures; the run ends with a report of both sides.",
+            help="Told what k6 measures; the run ends with a report of both sides"
+            " (default: ONSALE_PROMETHEUS_URL)."
         ),
     ] = None,
     as_json: Json = False,
@@ -301,7 +301,7 @@ def loadtest(
             buyers=buyers or defaults.buyers,
             seconds=seconds or defaults.seconds,
             report_dir=report_dir or _new_report_dir(scenario),
-            prometheus_url=prometheus,
+            prometheus_url=prometheus or Settings().prometheus_url or None,
         )
         _finish(verdict, console, as_json, page)
 
@@ -309,8 +309,9 @@ def loadtest(
 @app.command()
 def report(
     prometheus: Annotated[
-        str, typer.Option(envvar="ONSALE_PROMETHEUS_URL", help="Where it answers.")
-    ] = "http://127.0.0.1:9090",
+        str | None,
+        typer.Option(help="Where it answers (default: ONSALE_PROMETHEUS_URL, or port 9090 here)."),
+    ] = None,
     testid: Annotated[
         str | None, typer.Option(help="A load test (default: the newest of the last day).")
     ] = None,
@@ -327,7 +328,8 @@ def report(
         from onsale.report import Prometheus, find_run, write_report
 
         books = json.loads(audit_file.read_bytes()) if audit_file else None
-        with Prometheus(prometheus) as server:
+        url = prometheus or Settings().prometheus_url or "http://127.0.0.1:9090"
+        with Prometheus(url) as server:
             write_report(out, server, find_run(server, testid=testid, minutes=minutes), books=books)
         typer.echo(out)
 

@@ -147,6 +147,10 @@ class Settings(BaseSettings):
     # Far longer than the attempts take; until then a message can be looked up and sent again.
     webhook_keep_days: Annotated[int, Field(ge=3, le=3_650)] = 30
 
+    # -- load tests and their reports
+    # The Prometheus that is told what k6 measures, and asked for the page about it. None, if empty.
+    prometheus_url: str = ""
+
     # -- the fault campaign
     # Where this process crashes (`sales.failpoints`). Nowhere, and then nothing is asked.
     failpoint: str = ""
