@@ -6,6 +6,7 @@ import platform
 from collections.abc import Callable
 from importlib.metadata import version
 from time import perf_counter
+from typing import Any
 
 from prometheus_client import start_http_server
 
@@ -67,7 +68,7 @@ async def watch_event_loop(report: Callable[[], None] = lambda: None) -> None:
         report()
 
 
-async def stop(*tasks: "asyncio.Task[None]") -> None:
+async def stop(*tasks: "asyncio.Future[Any]") -> None:
     """Cancel tasks until they have ended.
 
     Once is not enough: a cancellation that meets redis-py's own time-out at the end of a read is

@@ -176,14 +176,14 @@ class Placing:
         order = placement.order
         if placement.new:
             return Placed(order, replayed=False)
-        same_body = order.fingerprint == request.fingerprint
-        if not (order.status.live and same_body):
-            # The gate took stock just now for an order that is over, or for other items than its
-            # own; a live one is adopted again by the reconciler with what the ledger says it has.
+        if not order.status.live:
+            # The gate took stock just now for an order that is over.
             await self._give_back(sale, [request.order_id])
         if order.status is OrderStatus.ABANDONED:
             return None
-        if not same_body:
+        if order.fingerprint != request.fingerprint:
+            # For which of the two bodies the gate holds stock is not known here: should it be this
+            # one, the reconciler sees to it. Given back, the other's seats would be free.
             raise IdempotencyKeyReused
         sale.meters.replayed()
         return Placed(order, replayed=True)
