@@ -145,7 +145,7 @@ async def _one_of_everything(seen: Seen) -> None:
         await place(wire, event_id, items(41), seen.buyer("many")), 409, "buyer_limit_reached"
     )
     problem_of(
-        await place(wire, event_id, items(42), as_buyer("another")), 409, "buyer_limit_reached"
+        await place(wire, event_id, items(41), as_buyer("another")), 409, "buyer_limit_reached"
     )
     await seen.order("left-to-expire")
     await seen.wait_for(
