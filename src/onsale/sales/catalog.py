@@ -134,8 +134,8 @@ class Catalog:
 
     async def learn_orders(self, sale: Sale, orders_ever_admitted: int) -> None:
         """Read who was admitted, unless so many are known. Raises `GateUnavailable`, `GateLost`."""
-        # One reads on, and who waited finds it read: a process that is new in a long sale would else
-        # read the whole log for each batch, on all of its connections to the gate.
+        # One reads on, and who waited finds it read: else a process that is new in a long sale
+        # would read the whole log for each batch, on all of its connections to the gate.
         async with sale.learning:
             epoch = sale.event.gate_epoch
             while epoch is not None and sale.known_orders < orders_ever_admitted:
