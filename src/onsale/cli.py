@@ -7,8 +7,8 @@ that only serves leaves the load generator and the embedded servers out.
 import contextlib
 import json
 import os
-import shlex
 import secrets
+import shlex
 import signal
 import sys
 import tempfile
