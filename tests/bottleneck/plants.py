@@ -1,0 +1,215 @@
+"""Limits to plant, one at a time, each with the stage that has to be named for it."""
+
+import asyncio
+import os
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import redis
+
+from onsale.demo.stack import Stack
+from onsale.embedded import spawn_child, stop_child
+from onsale.ledger.engine import create_engine
+from onsale.settings import Settings
+
+WITHIN = Path(__file__).parent / "within"
+_LOG_BYTES_PER_SECOND = 50_000
+
+Beside = Callable[["PlantedStack"], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Plant:
+    """One limit: `within` the service's processes, in their settings, or `beside` them.
+
+    `before` runs when the stores are up and the service is not yet, and may change its settings.
+    `around` runs while the load comes.
+    """
+
+    name: str
+    stage: str | None
+    within: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    before: Beside = lambda stack: nullcontext()
+    around: Beside = lambda stack: nullcontext()
+    buyers_per_second: int = 100
+    k6: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class PlantedStack(Stack):
+    """The embedded stack with a plant in it."""
+
+    plant: Plant = field(default_factory=lambda: Plant("nothing", None))
+
+    def _start_processes(self, exits: Any) -> None:
+        self.env = {"PYTHONPATH": str(WITHIN), "PLANT": self.plant.within} | dict(self.plant.env)
+        exits.enter_context(self.plant.before(self))
+        Stack._start_processes(self, exits)
+
+    def set(self, name: str, value: str) -> None:
+        """One more setting of the service."""
+        self.env = dict(self.env) | {name: value}
+
+
+@contextmanager
+def _in_a_thread(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Do something beside the load until it is over; what it raises is raised at the end."""
+    over = threading.Event()
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work(over)
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    if raised:
+        raise raised[0]
+
+
+def _on_postgres(stack: Stack, work: Callable[[Any], Awaitable[None]]) -> None:
+    """Do something on a connection of its own."""
+
+    async def run() -> None:
+        engine = create_engine(Settings(database_url=stack.database_url))
+        async with engine.connect() as connection:
+            raw = await connection.get_raw_connection()
+            await work(raw.driver_connection)
+        await engine.dispose()
+
+    asyncio.run(run())
+
+
+@contextmanager
+def slow_wal(stack: PlantedStack) -> Iterator[None]:
+    """Every commit waits for a tenth of a second before its sync, as for a disk that is slow."""
+
+    async def slow_down(connection: Any) -> None:
+        await connection.execute("ALTER SYSTEM SET commit_delay = 100000")
+        await connection.execute("ALTER SYSTEM SET commit_siblings = 0")
+        await connection.execute("SELECT pg_reload_conf()")
+
+    _on_postgres(stack, slow_down)
+    yield
+
+
+def locked_tier(stack: PlantedStack) -> AbstractContextManager[None]:
+    """A session that takes the tiers' rows and keeps them for a second, again and again."""
+
+    def work(over: threading.Event) -> None:
+        async def lock(connection: asyncpg.Connection) -> None:
+            while not over.is_set():
+                async with connection.transaction():
+                    await connection.execute("SELECT * FROM tiers FOR UPDATE")
+                    await asyncio.sleep(1)
+
+        _on_postgres(stack, lock)
+
+    return _in_a_thread(work)
+
+
+def busy_redis(stack: PlantedStack) -> AbstractContextManager[None]:
+    """Somebody else's scripts, one after the other, in which nobody is served."""
+
+    def work(over: threading.Event) -> None:
+        client = redis.Redis.from_url(stack.redis_url)
+        script = client.register_script("for i = 1, 3000000 do end")
+        while not over.is_set():
+            script()
+        client.close()
+
+    return _in_a_thread(work)
+
+
+@contextmanager
+def far_redis(stack: PlantedStack) -> Iterator[None]:
+    """A proxy that keeps everything for a while, as a way of 150 ms would."""
+    listen, upstream = stack.data_dir / "far.sock", stack.redis_url.removeprefix("unix://")
+    proxy = spawn_child(
+        [sys.executable, "-m", "onsale.bench.proxy", listen, upstream.partition("?")[0], "150"]
+    )
+    while not listen.exists():
+        time.sleep(0.01)
+    stack.set("ONSALE_REDIS_URL", f"unix://{listen}")
+    try:
+        yield
+    finally:
+        stop_child(proxy)
+
+
+def slow_log(stack: PlantedStack) -> AbstractContextManager[None]:
+    """The API's log is a pipe that somebody empties slowly, as a disk would take it."""
+    pipe = stack.logs_dir / "api.log"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+
+    def work(over: threading.Event) -> None:
+        part = _LOG_BYTES_PER_SECOND // 20
+        while not over.wait(0.05):
+            with suppress(BlockingIOError):
+                os.read(reader, part)
+        # The service stops after this, and has something to say to that.
+        os.set_blocking(reader, True)
+        threading.Thread(target=_empty, args=(reader,), daemon=True).start()
+
+    return _in_a_thread(work)
+
+
+def _empty(reader: int) -> None:
+    while os.read(reader, 2**16):
+        pass
+
+
+@contextmanager
+def starved_k6(stack: PlantedStack) -> Iterator[None]:
+    """k6 has one core, and shares it with others that take all they get."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    hogs = [spawn_child([sys.executable, "-c", "while True: pass"]) for _ in range(5)]
+    try:
+        yield
+    finally:
+        for hog in hogs:
+            stop_child(hog)
+        os.sched_setaffinity(0, cores)
+
+
+PLANTS = (
+    Plant("ledger pool of 1", "pool", env={"ONSALE_DB_POOL_SIZE_MAX": "1"}, buyers_per_second=400),
+    Plant("slow WAL sync", "wal", around=slow_wal),
+    Plant("a session that locks a tier", "locks", around=locked_tier),
+    Plant("a slow script beside the gate's", "redis", around=busy_redis),
+    Plant("latency between API and Redis", "gate", before=far_redis),
+    Plant("a handler that blocks the event loop", "loop", within="blocking handler"),
+    Plant(
+        "too few workers for the CPU at hand",
+        "worker",
+        within="dear requests",
+        buyers_per_second=300,
+    ),
+    Plant("slow payment provider", "payment", within="slow provider"),
+    Plant(
+        "small in-flight limit",
+        "valve",
+        env={"ONSALE_ORDERS_IN_FLIGHT_MAX": "1", "ONSALE_ORDERS_IN_FLIGHT_BUSY_MAX": "1"},
+        buyers_per_second=200,
+    ),
+    Plant("log writes to a slow disk", "logs", env={"ONSALE_LOG_LEVEL": "DEBUG"}, before=slow_log),
+    Plant("k6 starved", "generator", around=starved_k6, buyers_per_second=600),
+    Plant("nothing, and a low load", None, buyers_per_second=30),
+)

@@ -1,0 +1,55 @@
+"""Plants a fault within the service's processes: Python imports this by itself before anything.
+
+`PLANT` says which; without it nothing changes. The service itself knows nothing of it.
+"""
+
+import asyncio
+import os
+from itertools import count
+from time import perf_counter
+from typing import Any
+
+
+def compute(seconds: float) -> None:
+    """Keeps the core busy."""
+    until = perf_counter() + seconds
+    while perf_counter() < until:
+        pass
+
+
+def burn_in_every(requests: int, seconds: float) -> None:
+    """Every so many requests one computes within the event loop."""
+    from onsale.http.app import Application
+
+    numbers = count(1)
+    original = Application.__call__
+
+    async def burning(self: Application, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and next(numbers) % requests == 0:
+            compute(seconds)
+        await original(self, scope, receive, send)
+
+    Application.__call__ = burning  # type: ignore[method-assign]
+
+
+def slow_provider(seconds: float) -> None:
+    """The payment provider thinks for that long before each answer."""
+    from onsale.payments.simulated import SimulatedProvider
+
+    original = SimulatedProvider.authorize
+
+    async def thinking(self: SimulatedProvider, *args: Any) -> None:
+        await asyncio.sleep(seconds)
+        await original(self, *args)
+
+    SimulatedProvider.authorize = thinking  # type: ignore[assignment,method-assign]
+
+
+match os.environ.get("PLANT"):
+    case "blocking handler":
+        # At 100 buyers a second and 2.4 requests of each, half of the time.
+        burn_in_every(100, 0.2)
+    case "dear requests":
+        burn_in_every(1, 0.002)
+    case "slow provider":
+        slow_provider(1.5)
