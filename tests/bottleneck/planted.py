@@ -5,20 +5,25 @@ choose plants by the stage to be named (`nothing`: none). Give it a calm machine
 """
 
 import argparse
+import asyncio
 import secrets
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from onsale.bottleneck import Verdict, read_verdict, render
-from onsale.demo.client import ServiceClient
+from onsale.domain.event import PaymentKind
+from onsale.ledger.events import NewEvent, NewTier
 from onsale.loadtests import SCENARIOS, run_k6
 from onsale.monitoring import MonitoringStack
 from onsale.report import Prometheus, await_scrape, find_run
+from onsale.sales.service import Service
+from onsale.settings import Settings
 from tests.bottleneck.plants import PLANTS, Plant, PlantedStack
 
 _SECONDS = 10
@@ -35,14 +40,12 @@ def run_planted(plant: Plant, folder: Path, seconds: int = _SECONDS) -> Verdict:
         Prometheus(monitoring.prometheus.url) as prometheus,
     ):
         await_scrape(prometheus, time.time())
-        event = ServiceClient(stack.base_url, stack.auth_secret).create_event(
-            plant.name, [{"id": "ga", "name": "ga", "price": 1, "capacity": buyers}], payment="card"
-        )
+        event_id = asyncio.run(_put_on_sale(stack, buyers))
         with plant.around(stack):
             load = run_k6(
                 SCENARIOS["checkout"],
                 base_url=stack.base_url,
-                event_id=event["id"],
+                event_id=event_id,
                 tier_ids=["ga"],
                 auth_secret=stack.auth_secret,
                 stock=buyers,
@@ -54,6 +57,28 @@ def run_planted(plant: Plant, folder: Path, seconds: int = _SECONDS) -> Verdict:
             )
         await_scrape(prometheus, load.run.ended_at + 1)
         return read_verdict(prometheus, find_run(prometheus, testid=load.run.testid))
+
+
+async def _put_on_sale(stack: PlantedStack, capacity: int) -> str:
+    """An event of that many tickets, whatever is planted in the API; its id."""
+    service = Service.of(Settings(database_url=stack.database_url, redis_url=stack.redis_url))
+    now, day = datetime.now(UTC), timedelta(days=1)
+    new = NewEvent(
+        name="A sale with a limit",
+        venue=None,
+        starts_at=now + 2 * day,
+        sale_opens_at=now - day,
+        sale_closes_at=now + day,
+        hold_seconds=600,
+        max_per_buyer_units=0,
+        payment=PaymentKind.CARD,
+        currency="EUR",
+        tiers=(NewTier("ga", "Anywhere", 1_000, capacity),),
+    )
+    try:
+        return (await service.organising.create(new)).id
+    finally:
+        await service.close()
 
 
 def main() -> None:

@@ -190,7 +190,7 @@ def starved_k6(stack: PlantedStack) -> Iterator[None]:
 
 
 PLANTS = (
-    Plant("ledger pool of 1", "pool", env={"ONSALE_DB_POOL_SIZE_MAX": "1"}, buyers_per_second=400),
+    Plant("ledger pool of 1", "pool", within="small pool", buyers_per_second=400),
     Plant("slow WAL sync", "wal", around=slow_wal),
     Plant("a session that locks a tier", "locks", around=locked_tier),
     Plant("a slow script beside the gate's", "redis", around=busy_redis),

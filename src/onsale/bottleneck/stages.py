@@ -99,19 +99,22 @@ _QUERIED = rate("onsale_db_query_duration_seconds_sum", API)
 POOL_SECONDS = mean("onsale_db_pool_acquire_seconds", API)
 
 
-def _sessions(labels: str) -> str:
-    """Of the sessions that were at work at the scrapes, the share that waited for that.
+def _sessions(labels: str, among: str) -> str:
+    """Of the sessions at work that were met `among` the scrapes, the share that waited for that.
 
     Summed over time, for a state that no session is in has no sample.
     """
-    waiting = or_zero(f"sum(sum_over_time(postgres_sessions_count{{{labels}}}{RATE}))")
-    working = f'sum(sum_over_time(postgres_sessions_count{{state="active"}}{RATE}))'
-    return f"{waiting} / clamp_min({or_zero(working)}, 1)"
+    waiting, working = (
+        or_zero(f'sum(sum_over_time(postgres_sessions_count{{state="active",{each}}}{RATE}))')
+        for each in (labels, among)
+    )
+    return f"{waiting} / clamp_min({working}, 1)"
 
 
-LOCKED = _sessions('wait_type="Lock"')
+LOCKED = _sessions('wait_type="Lock"', 'wait_type!=""')
 LOCK_SECONDS = f"max(max_over_time(postgres_lock_waits_longest_seconds{RATE})) * ({LOCKED})"
-WAL_WAITING = _sessions('wait=~"(?i)walsync|walwrite|commitdelay|syncrep"')
+# Of those that hold the locks: who waits for one waits for what its holder waits for.
+WAL_WAITING = _sessions('wait=~"(?i)walsync|walwrite|commitdelay|syncrep"', 'wait_type!="Lock"')
 WAL_SECONDS = f"{LEDGER_SECONDS} * ({WAL_WAITING})"
 WAL_USE = f"sum(rate(postgres_wal_sync_seconds_total{RATE}))"
 _PAYMENT = "onsale_payment_duration_seconds"
@@ -309,7 +312,7 @@ STAGES: Sequence[Stage] = (
             Signal("sessions", WAL_WAITING, "percentunit"),
             Signal("syncing", WAL_USE, "percentunit"),
         ),
-        f"{_LEDGER_LOST} * clamp_max({WAL_WAITING} + ({LOCKED}), 1)",
+        f"{_LEDGER_LOST} * ({WAL_WAITING})",
         (),
         (
             "Put pg_wal on a faster disk, and other writers elsewhere.",

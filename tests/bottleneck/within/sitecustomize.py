@@ -5,6 +5,7 @@
 
 import asyncio
 import os
+import sys
 from itertools import count
 from time import perf_counter
 from typing import Any
@@ -46,6 +47,9 @@ def slow_provider(seconds: float) -> None:
 
 
 match os.environ.get("PLANT"):
+    case "small pool" if "serve" in sys.orig_argv:
+        # Not at the workers: who loads a gate holds one connection and needs another.
+        os.environ["ONSALE_DB_POOL_SIZE_MAX"] = "1"
     case "blocking handler":
         # At 100 buyers a second and 2.4 requests of each, half of the time.
         burn_in_every(100, 0.2)
