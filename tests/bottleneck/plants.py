@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import sys
 import threading
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import httpx
 import redis
 
 from onsale.demo.stack import Stack
@@ -21,6 +23,7 @@ from onsale.settings import Settings
 
 WITHIN = Path(__file__).parent / "within"
 _LOG_BYTES_PER_SECOND = 50_000
+_HOGS = 24
 
 Beside = Callable[["PlantedStack"], AbstractContextManager[None]]
 
@@ -176,17 +179,42 @@ def _empty(reader: int) -> None:
 
 
 @contextmanager
-def starved_k6(stack: PlantedStack) -> Iterator[None]:
-    """k6 has one core, and shares it with others that take all they get."""
+def on_the_last_core(stack: PlantedStack) -> Iterator[None]:
+    """The service keeps away from the first core, where k6 is to be starved."""
     cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(cores)})
-    hogs = [spawn_child([sys.executable, "-c", "while True: pass"]) for _ in range(5)]
+    os.sched_setaffinity(0, {max(cores)})
     try:
         yield
     finally:
-        for hog in hogs:
-            stop_child(hog)
         os.sched_setaffinity(0, cores)
+
+
+@contextmanager
+def starved_k6(stack: PlantedStack) -> Iterator[None]:
+    """k6 has one core, and shares it with many that take all they get, once it has begun."""
+    cores = set(range(os.cpu_count() or 1))
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        with _in_a_thread(lambda over: _hog(stack, over)):
+            yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def _hog(stack: PlantedStack, over: threading.Event) -> None:
+    # Before its first buyer it makes its virtual users, for which it would take half a minute.
+    while not over.wait(0.1) and not _has_orders(stack):
+        pass
+    hogs = [spawn_child([sys.executable, "-c", "while True: pass"]) for _ in range(_HOGS)]
+    over.wait()
+    for hog in hogs:
+        hog.kill()
+        hog.wait()
+
+
+def _has_orders(stack: PlantedStack) -> bool:
+    scraped = httpx.get(f"http://127.0.0.1:{stack.metrics_port}/metrics", trust_env=False).text
+    return re.search(r'onsale_admissions_total\{decision="accepted"\} [1-9]', scraped) is not None
 
 
 PLANTS = (
@@ -201,6 +229,8 @@ PLANTS = (
         "worker",
         within="dear requests",
         buyers_per_second=300,
+        # No more than the processes of a pool can be at: the rest waits at the door.
+        k6={"VUS_MAX": "50"},
     ),
     Plant("slow payment provider", "payment", within="slow provider"),
     Plant(
@@ -209,7 +239,13 @@ PLANTS = (
         env={"ONSALE_ORDERS_IN_FLIGHT_MAX": "1", "ONSALE_ORDERS_IN_FLIGHT_BUSY_MAX": "1"},
         buyers_per_second=200,
     ),
-    Plant("log writes to a slow disk", "logs", env={"ONSALE_LOG_LEVEL": "DEBUG"}, before=slow_log),
-    Plant("k6 starved", "generator", around=starved_k6, buyers_per_second=600),
+    Plant("log writes to a slow disk", "logs", within="access log", before=slow_log),
+    Plant(
+        "k6 starved",
+        "generator",
+        before=on_the_last_core,
+        around=starved_k6,
+        buyers_per_second=250,
+    ),
     Plant("nothing, and a low load", None, buyers_per_second=30),
 )

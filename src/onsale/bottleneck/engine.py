@@ -17,6 +17,8 @@ Points = Sequence[tuple[float, float]]
 # Of the run's points: a knee that was reached for less is a moment, and no limit.
 _LASTING_SHARE = 0.2
 _LASTING_POINTS_MIN = 2
+# Of what the buyers waited: where the service took less and k6 was short of CPU, k6 took it.
+_SERVED_SHARE_MIN = 0.5
 
 
 @dataclass(frozen=True)
@@ -61,17 +63,26 @@ class Observed:
 
 @dataclass(frozen=True)
 class Load:
-    """The run as its buyers had it. `client_seconds` is what all of them waited, a second.
+    """The run as its buyers had it. `client_seconds` is what all of them waited, a second, and
+    `server_seconds` what the service saw of that.
 
-    `generator_limit` says why k6 was the limit, where it was.
+    `generator_strain` says how k6 was short of CPU, if it was; `dropped` buyers never came.
     """
 
     seconds: float
     points: int
     client_seconds: float
     client_mean_seconds: float
-    generator_limit: str | None = None
+    server_seconds: float
+    generator_strain: str | None = None
     dropped: int = 0
+
+    @property
+    def waited_for_the_generator(self) -> bool:
+        """Whether k6 could not send what it was to, while the service answered fast."""
+        served_share = self.server_seconds / self.client_seconds if self.client_seconds else 1.0
+        strained = self.generator_strain is not None and self.dropped > 0
+        return strained and served_share < _SERVED_SHARE_MIN
 
 
 @dataclass(frozen=True)
@@ -124,7 +135,8 @@ class Verdict:
 def judge(observed: Sequence[Observed], load: Load) -> Verdict:
     """The verdict on a run of which all stages were read, in the order of requests."""
     findings = _findings(observed, load)
-    if load.generator_limit is not None:
+    full = {each.stage.name for each in findings if each.is_saturated}
+    if load.waited_for_the_generator and not full & {"host", "worker"}:
         return _generator(findings, load)
     causes = [each for each in findings if each.is_cause and each.stage.name != "generator"]
     if causes:
@@ -203,7 +215,7 @@ def _generator(findings: Sequence[Finding], load: Load) -> Verdict:
         "generator",
         "The load generator was the limit, not the service",
         "warning",
-        f"{load.dropped:,} buyers never came, for k6 could not keep up: {load.generator_limit}."
+        f"{load.dropped:,} buyers never came, for k6 could not keep up: {load.generator_strain}."
         " Latencies as k6 saw them contain its own waiting.",
         _facts(generator),
         generator.stage.advice,

@@ -34,15 +34,16 @@ class _Reader:
 
     def load(self) -> Load:
         run = self._run
-        generator_limit = run.generator.limit if run.generator and run.dropped else None
+        server = self._over_all(SERVER_SECONDS) or 0.0
         client = self._over_all(CLIENT_SECONDS) if run.testid else None
         mean = self._over_all(CLIENT_MEAN) if run.testid else None
         return Load(
             seconds=self._end - self._begin,
             points=int((self._end - self._begin) / run.step_seconds) + 1,
-            client_seconds=client or self._over_all(SERVER_SECONDS) or 0.0,
+            client_seconds=client or server,
             client_mean_seconds=mean or self._over_all(SERVER_MEAN) or 0.0,
-            generator_limit=generator_limit,
+            server_seconds=server,
+            generator_strain=run.generator.strain if run.generator else None,
             dropped=run.dropped,
         )
 

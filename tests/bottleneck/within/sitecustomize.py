@@ -18,6 +18,22 @@ def compute(seconds: float) -> None:
         pass
 
 
+def write_access_log() -> None:
+    """Every request writes a line of a kilobyte."""
+    from onsale.http.app import Application
+    from onsale.observability.logging import get_logger
+
+    log = get_logger("access")
+    original = Application.__call__
+
+    async def telling(self: Application, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            log.info("asked", path=scope["path"], everything_else="." * 900)
+        await original(self, scope, receive, send)
+
+    Application.__call__ = telling  # type: ignore[method-assign]
+
+
 def burn_in_every(requests: int, seconds: float) -> None:
     """Every so many requests one computes within the event loop."""
     from onsale.http.app import Application
@@ -55,5 +71,7 @@ match os.environ.get("PLANT"):
         burn_in_every(100, 0.2)
     case "dear requests":
         burn_in_every(1, 0.002)
+    case "access log" if "serve" in sys.orig_argv:
+        write_access_log()
     case "slow provider":
         slow_provider(1.5)
