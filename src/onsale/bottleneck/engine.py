@@ -18,7 +18,7 @@ Points = Sequence[tuple[float, float]]
 _LASTING_SHARE = 0.2
 _LASTING_POINTS_MIN = 2
 # Of what the buyers waited: where the service took less and k6 was short of CPU, k6 took it.
-_SERVED_SHARE_MIN = 0.5
+_SERVED_SHARE_MIN = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,9 @@ class Verdict:
 def judge(observed: Sequence[Observed], load: Load) -> Verdict:
     """The verdict on a run of which all stages were read, in the order of requests."""
     findings = _findings(observed, load)
-    full = {each.stage.name for each in findings if each.is_saturated}
-    if load.waited_for_the_generator and not full & {"host", "worker"}:
+    # A process that is full has a queue before it that it does not see.
+    is_worker_full = any(each.is_saturated and each.stage.name == "worker" for each in findings)
+    if load.waited_for_the_generator and not is_worker_full:
         return _generator(findings, load)
     causes = [each for each in findings if each.is_cause and each.stage.name != "generator"]
     if causes:
