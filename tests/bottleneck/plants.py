@@ -24,7 +24,7 @@ from onsale.settings import Settings
 
 WITHIN = Path(__file__).parent / "within"
 _LOG_BYTES_PER_SECOND = 50_000
-_HOGS = 24
+_HOGS = 48
 _NICEST = 19
 
 Beside = Callable[["PlantedStack"], AbstractContextManager[None]]
@@ -243,7 +243,12 @@ PLANTS = (
     Plant("a session that locks a tier", "locks", around=locked_tier),
     Plant("a slow script beside the gate's", "redis", around=busy_redis),
     Plant("latency between API and Redis", "gate", before=far_redis),
-    Plant("a handler that blocks the event loop", "loop", within="blocking handler"),
+    Plant(
+        "a handler that blocks the event loop",
+        "loop",
+        within="blocking handler",
+        buyers_per_second=60,
+    ),
     Plant(
         "too few workers for the CPU at hand",
         "worker",
@@ -257,7 +262,7 @@ PLANTS = (
         "small in-flight limit",
         "valve",
         env={"ONSALE_ORDERS_IN_FLIGHT_MAX": "1", "ONSALE_ORDERS_IN_FLIGHT_BUSY_MAX": "1"},
-        buyers_per_second=200,
+        buyers_per_second=80,
     ),
     Plant("log writes to a slow disk", "logs", within="access log", before=slow_log),
     Plant(
@@ -265,7 +270,7 @@ PLANTS = (
         "generator",
         before=on_the_last_core,
         around=starved_k6,
-        buyers_per_second=250,
+        buyers_per_second=120,
     ),
     Plant("nothing, and a low load", None, buyers_per_second=30),
 )

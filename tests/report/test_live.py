@@ -162,8 +162,8 @@ def test_every_counter_of_time_counts(watched: Watched) -> None:
     boards = read_dashboards()
     for name, title in (
         ("bottleneck", "Postgres: WAL sync, utilisation"),
-        ("bottleneck", "4 Gate batches"),
-        ("bottleneck", "6 Ledger batches"),
+        ("bottleneck", "Gate: utilisation"),
+        ("bottleneck", "Ledger: utilisation"),
         ("bottleneck", "Payment: under way"),
         ("flash-sale", "k6's CPU"),
         ("infrastructure", "Main thread"),

@@ -1,7 +1,7 @@
 """How the metrics are asked: the selectors, and the shapes that many panels share.
 
-What the verdict of `onsale bottleneck` asks as well is `onsale.bottleneck.promql`'s. Grafana replaces
-`$event` as it does the variables there.
+What the verdict of `onsale bottleneck` asks as well is `onsale.bottleneck.promql`'s. Grafana
+replaces `$event` as it does the variables there.
 """
 
 from onsale.bottleneck.promql import API as API

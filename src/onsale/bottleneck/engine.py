@@ -136,7 +136,7 @@ def judge(observed: Sequence[Observed], load: Load) -> Verdict:
     """The verdict on a run of which all stages were read, in the order of requests."""
     findings = _findings(observed, load)
     # A process that is full has a queue before it that it does not see.
-    is_worker_full = any(each.is_saturated and each.stage.name == "worker" for each in findings)
+    is_worker_full = any(each.is_cause and each.stage.name == "worker" for each in findings)
     if load.waited_for_the_generator and not is_worker_full:
         return _generator(findings, load)
     causes = [each for each in findings if each.is_cause and each.stage.name != "generator"]
@@ -154,7 +154,11 @@ def _findings(observed: Sequence[Observed], load: Load) -> tuple[Finding, ...]:
         Finding(
             each,
             since[each.stage.name],
-            tuple(name for name in each.stage.waits_for if name in saturated),
+            tuple(
+                name
+                for name in each.stage.waits_for
+                if name in saturated and each.stage.name in saturated
+            ),
             _share(unaccounted if each.lost_seconds is None else each.lost_seconds, load),
         )
         for each in observed
@@ -257,7 +261,12 @@ def _says(stage: Stage, reading: Reading) -> str:
     return f"{stage.title}, {reading.signal.name}: {worst} at its worst{bound}"
 
 
-_SHOWN: Mapping[str, str] = {"percentunit": "{:.0%}", "none": "{:,.4g}", "ops": "{:,.3g}/s"}
+_SHOWN: Mapping[str, str] = {
+    "percentunit": "{:.0%}",
+    "none": "{:,.3g}",
+    "ops": "{:,.3g}/s",
+    "count": "{:,.0f}",
+}
 
 
 def figure(value: float | None, unit: str) -> str:
@@ -266,4 +275,6 @@ def figure(value: float | None, unit: str) -> str:
         return "–"
     if unit == "s":
         return f"{value:.2f} s" if value >= 1 else f"{value * 1000:,.3g} ms"
-    return _SHOWN[unit].format(value)
+    # Three digits of what is small, and never 1e+04.
+    shown = _SHOWN["count" if unit == "none" and abs(value) >= 100 else unit]
+    return shown.format(value)

@@ -70,13 +70,13 @@ GENERATOR_USE = f"{rate('k6_process_cpu_seconds_total', RUN)} / max(k6_process_c
 _GENERATOR_WAIT = rate("k6_process_cpu_wait_seconds_total", RUN)
 _CPU = "node_cpu_seconds_total"
 HOST_USE = f'1 - sum(rate({_CPU}{{mode=~"idle|iowait"}}{RATE})) / sum(rate({_CPU}{RATE}))'
-_PROCESS_CPU = f"rate(process_cpu_seconds_total{{{API}}}{RATE})"
+PROCESS_CPU = f"rate(process_cpu_seconds_total{{{API}}}{RATE})"
 CPU_WAIT = f"rate(onsale_cpu_wait_seconds_total{{{API}}}{RATE})"
 # Of a process that does little it says little how long it waits: hence the 0.6 of a core.
-STARVED = f"max({CPU_WAIT} / clamp_min({CPU_WAIT} + {_PROCESS_CPU}, 0.6))"
+STARVED = f"max({CPU_WAIT} / clamp_min({CPU_WAIT} + {PROCESS_CPU}, 0.6))"
 LOG_USE = f"rate(onsale_log_write_seconds_total{{{API}}}{RATE})"
 # What it used and what it would have used: on a machine that is shared it is the same limit.
-WORKER_USE = f"{_PROCESS_CPU} + {CPU_WAIT}"
+WORKER_USE = f"{PROCESS_CPU} + {CPU_WAIT}"
 LOOP_LAG = mean("onsale_event_loop_lag_seconds", API, "instance")
 _ORDERS = f"sum(rate(onsale_admissions_total{{{API}}}{RATE}))"
 _TURNED_AWAY = f'{API},decision="shed"'
@@ -193,7 +193,7 @@ STAGES: Sequence[Stage] = (
         " under 70 %; above, start more of them (`--workers`).",
         (
             Signal("CPU wanted", f"max({WORKER_USE})", "percentunit", 0.85),
-            Signal("CPU", f"max({_PROCESS_CPU})", "percentunit"),
+            Signal("CPU", f"max({PROCESS_CPU})", "percentunit"),
             Signal("in flight", f"sum(onsale_http_requests_in_flight{{{API}}})", "none"),
         ),
         None,
@@ -240,7 +240,7 @@ STAGES: Sequence[Stage] = (
             Signal("errors", or_zero(rate("onsale_redis_errors_total", API)), "ops"),
         ),
         or_zero(_batched(_GATE, 1)),
-        ("redis", "host", "worker", "loop", "logs"),
+        ("redis", "worker", "loop", "logs"),
         (
             "Redis itself answers fast: look at the network between it and the API (ping, MTU,"
             " proxies, TLS), and bring the two closer.",

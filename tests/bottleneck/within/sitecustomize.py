@@ -67,8 +67,8 @@ match os.environ.get("PLANT"):
         # Not at the workers: who loads a gate holds one connection and needs another.
         os.environ["ONSALE_DB_POOL_SIZE_MAX"] = "1"
     case "blocking handler":
-        # At 100 buyers a second and 2.4 requests of each, half of the time.
-        burn_in_every(100, 0.2)
+        # At 60 buyers a second and some two requests of each, not half of the time.
+        burn_in_every(100, 0.3)
     case "dear requests":
         burn_in_every(1, 0.002)
     case "access log" if "serve" in sys.orig_argv:
