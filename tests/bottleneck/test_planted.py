@@ -1,7 +1,7 @@
 """What is planted is named. Half a minute a plant: `uv run pytest -m campaign tests/bottleneck`.
 
-`uv run python -m tests.bottleneck.planted` prints the same as a table. That the suite can fail is the
-last plant: nothing is planted, and nothing may be named.
+`uv run python -m tests.bottleneck.planted` prints the same as a table. That the suite can fail is
+the last plant: nothing is planted, and nothing may be named.
 """
 
 import shutil
