@@ -41,6 +41,8 @@ FROM base AS loadtest
 # The release that uv.lock names, so that a run here and a run of the demo can be compared.
 COPY --from=grafana/k6:1.1.0 /usr/bin/k6 /usr/local/bin/k6
 COPY loadtest ./loadtest
+# Whose queries the page about a run is drawn with.
+COPY monitoring/grafana/dashboards ./monitoring/grafana/dashboards
 CMD ["onsale", "loadtest", "smoke"]
 
 FROM base AS runtime

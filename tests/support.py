@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from onsale.domain.event import Event, PaymentKind
 from onsale.http.auth import make_token
+from onsale.ledger.ledger import Ledger, OrderKey, PaymentAuthorized, PaymentRequest
 from onsale.sales.service import Service
 
 SECRET = "a secret for tests, long enough for HS256"
@@ -78,3 +79,15 @@ async def live_orders(service: Service, event_id: str) -> int:
         "SELECT count(*) FROM orders WHERE event_id = :event AND status IN ('held', 'confirmed')",
         event=event_id,
     )
+
+
+async def begin_payment(ledger: Ledger, key: OrderKey, buyer_id: str, method: str) -> int | None:
+    """Begin to pay for one order: the attempt, if it may be paid for."""
+    (begun,) = await ledger.begin_payments([PaymentRequest(key, buyer_id, method)])
+    return None if begun is None else begun.attempt
+
+
+async def confirm(ledger: Ledger, key: OrderKey, attempt: int) -> float | None:
+    """Confirm one order by its payment: for how many seconds it was held, if it was until now."""
+    (settled,) = await ledger.confirm_orders([PaymentAuthorized(key, attempt)])
+    return settled.held_seconds

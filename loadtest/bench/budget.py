@@ -19,7 +19,7 @@ from onsale.domain.ids import order_id
 from onsale.domain.order import Order, OrderStatus
 from onsale.domain.tier import Tier
 from onsale.gate.codec import encode_body
-from onsale.gate.gate import Availability, SeenFilter
+from onsale.gate.gate import Availability
 from onsale.http.auth import Authenticator, make_token
 from onsale.http.intake import ROUTE, idempotency_key, read_asked
 from onsale.http.metering import RouteMeter
@@ -59,7 +59,7 @@ def sold_out_sale() -> Sale:
     sale = Sale(_EVENT, age_seconds_max=3_600)
     now_ms = int(_NOW.timestamp() * 1000)
     sale.see(Availability(now_ms, SaleSwitch.OPEN, 7, {1: 0}), time.monotonic())
-    sale.see_filter(SeenFilter(bytes(2**15), 2**18), 7)
+    sale.see_orders(range(7), 0)
     return sale
 
 
@@ -129,7 +129,7 @@ async def main() -> None:
         ("basket: items, amount, fingerprint", lambda _: sale.baskets.of(asked), 1),
         ("order id", lambda n: order_id(_EVENT.id, BUYER, f"press-{n}"), 1),
         ("refused from memory", lambda _: sale.refusal(basket.items), 1),
-        ("filter of late presses", lambda _: sale.may_have_admitted(named), 1),
+        ("who was admitted", lambda _: sale.may_have_admitted(named), 1),
         ("a refusal's answer", lambda _: problem(SoldOut(), "5f0c1d7e9a3b4c2d"), 1),
         ("body for the gate", lambda _: encode_body(BUYER, basket.fingerprint, basket.items), 1),
         ("an order's answer", lambda _: OrderOut.json_of(order, _EVENT), 1),

@@ -139,9 +139,11 @@ async def measure(pid: int, sale: Sale, kind: Kind, batches: Sequence[Batch]) ->
     ]
     sha = server.scripts.names[ScriptName.ADMIT]
     asked = (keys.sale, keys.avail, keys.orders, keys.buyers, keys.seen)
-    head = ("EVALSHA", sha, len(asked), *asked, sale.epoch)
+    head = ("EVALSHA", sha, len(asked), *asked)
     packed = [
-        connections[0].pack_command(*head, *(part for order in batch for part in order))
+        connections[0].pack_command(
+            *head, 1 + 2 * len(batch), sale.epoch, *(part for order in batch for part in order)
+        )
         for batch in batches
     ]
     if kind is Kind.REPEATED:

@@ -211,6 +211,20 @@ REDIS_ALERTS = (
         "Redis evicted {{ $value }} keys: who has a seat is being forgotten.",
     ),
     Alert(
+        "RedisMayEvict",
+        "max(onsale_gate_evicts) > 0",
+        "critical",
+        "Redis would let keys go when it is full, and forget who has a seat.",
+    ),
+    Alert(
+        "RedisFileFailing",
+        "min(onsale_gate_aof_ok) == 0",
+        "warning",
+        "Redis cannot write its append-only file: a crash would lose more than a second.",
+        pending="30s",
+        symptom_of=(REDIS,),
+    ),
+    Alert(
         "RedisSlow",
         "onsale:redis_operation_duration_seconds:p99_1m > 0.05",
         "warning",

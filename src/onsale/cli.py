@@ -269,8 +269,8 @@ def loadtest(
     prometheus: Annotated[
         str | None,
         typer.Option(
-            envvar="ONSALE_PROMETHEUS_URL",
-            help="Told what k6 measures; the run ends with a report of both sides.",
+            help="Told what k6 measures; the run ends with a report of both sides"
+            " (default: ONSALE_PROMETHEUS_URL)."
         ),
     ] = None,
     as_json: Json = False,
@@ -301,7 +301,7 @@ def loadtest(
             buyers=buyers or defaults.buyers,
             seconds=seconds or defaults.seconds,
             report_dir=report_dir or _new_report_dir(scenario),
-            prometheus_url=prometheus,
+            prometheus_url=prometheus or Settings().prometheus_url or None,
         )
         _finish(verdict, console, as_json, page)
 
@@ -309,8 +309,9 @@ def loadtest(
 @app.command()
 def report(
     prometheus: Annotated[
-        str, typer.Option(envvar="ONSALE_PROMETHEUS_URL", help="Where it answers.")
-    ] = "http://127.0.0.1:9090",
+        str | None,
+        typer.Option(help="Where it answers (default: ONSALE_PROMETHEUS_URL, or port 9090 here)."),
+    ] = None,
     testid: Annotated[
         str | None, typer.Option(help="A load test (default: the newest of the last day).")
     ] = None,
@@ -328,7 +329,7 @@ def report(
         from onsale.report import Prometheus, find_run, write_report
 
         books = json.loads(audit_file.read_bytes()) if audit_file else None
-        with Prometheus(prometheus) as server:
+        with Prometheus(_prometheus_url(prometheus)) as server:
             run = find_run(server, testid=testid, minutes=minutes)
             write_report(out, server, run, verdict=read_verdict(server, run), books=books)
         typer.echo(out)
@@ -337,8 +338,9 @@ def report(
 @app.command()
 def bottleneck(
     prometheus: Annotated[
-        str, typer.Option(envvar="ONSALE_PROMETHEUS_URL", help="Where it answers.")
-    ] = "http://127.0.0.1:9090",
+        str | None,
+        typer.Option(help="Where it answers (default: ONSALE_PROMETHEUS_URL, or port 9090 here)."),
+    ] = None,
     testid: Annotated[
         str | None, typer.Option(help="A load test (default: the newest of the last day).")
     ] = None,
@@ -360,7 +362,7 @@ def bottleneck(
         if begin is None and end is not None:
             _fail("--to needs --from", _MISUSED)
         between = (_unix(begin), _unix(end or datetime.now(UTC))) if begin else None
-        with Prometheus(prometheus) as server:
+        with Prometheus(_prometheus_url(prometheus)) as server:
             verdict = read_verdict(server, find_run(server, testid=testid, between=between))
         if as_json:
             typer.echo(json.dumps(verdict_as_json(verdict)))
@@ -624,6 +626,11 @@ def _run_scenario(
     if prometheus_url is None:
         return verdict, None
     return verdict, _write_page(verdict, prometheus_url, report_dir / "run.html")
+
+
+def _prometheus_url(given: str | None) -> str:
+    """As given, as configured, or where `onsale monitor` starts one."""
+    return given or Settings().prometheus_url or "http://127.0.0.1:9090"
 
 
 def _unix(moment: datetime) -> float:

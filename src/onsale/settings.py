@@ -103,6 +103,10 @@ class Settings(BaseSettings):
     # Two batches in flight, the rest for payments, reads and admin.
     db_pool_size_max: Count = 10
     db_pool_timeout_seconds: Seconds = 5.0
+    # To each host of the URL: one that is silent is not waited for, and the next one is asked.
+    db_connect_timeout_seconds: Seconds = 2.0
+    # A fail-over is waited out for so long, from its beginning; then everybody is told at once.
+    db_outage_patience_seconds: Seconds = 1.0
     db_statement_timeout_seconds: Seconds = 5.0
     db_lock_timeout_seconds: Seconds = 3.0
 
@@ -142,6 +146,10 @@ class Settings(BaseSettings):
     webhook_backoff_seconds_max: Seconds = 86_400.0
     # Far longer than the attempts take; until then a message can be looked up and sent again.
     webhook_keep_days: Annotated[int, Field(ge=3, le=3_650)] = 30
+
+    # -- load tests and their reports
+    # The Prometheus that is told what k6 measures, and asked for the page about it. None, if empty.
+    prometheus_url: str = ""
 
     # -- the fault campaign
     # Where this process crashes (`sales.failpoints`). Nowhere, and then nothing is asked.

@@ -50,11 +50,12 @@ def instructions(text: str) -> list[Instruction]:
 
 
 def fits(path: str, pattern: str) -> bool:
-    """Whether a pattern of .dockerignore means a path; the kinds that it uses: `x` and `**/x`."""
+    """Whether a .dockerignore pattern means a path; the kinds in use: `x`, `x/y` and `**/x`."""
     parts = Path(path).parts
     if pattern.startswith("**/"):
         return any(fnmatch(part, pattern.removeprefix("**/")) for part in parts)
-    return fnmatch(parts[0], pattern)
+    wanted = Path(pattern).parts
+    return len(parts) >= len(wanted) and all(map(fnmatch, parts, wanted))
 
 
 def is_ignored(path: str, patterns: str) -> bool:

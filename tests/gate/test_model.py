@@ -108,13 +108,9 @@ FAULTS = {
     "buyers without units are kept": Fault(
         ScriptName.GIVE_BACK, {"redis.call('HDEL', KEYS[4], buyer)": ""}
     ),
-    "an order is adopted twice": Fault(
-        ScriptName.ADOPT,
-        {
-            "redis.call('HSETNX', KEYS[3], id, stamp .. body) == 1": (
-                "redis.call('HSET', KEYS[3], id, stamp .. body) >= 0"
-            )
-        },
+    "an order is adopted twice": Fault(ScriptName.ADOPT, {"if not here then": "if true then"}),
+    "an order is adopted twice in one call": Fault(
+        ScriptName.ADOPT, {"if not body_of[ARGV[i]] then": "if true then"}
     ),
     "adopted orders do not count for the limit": Fault(
         ScriptName.ADOPT, {"if limit > 0 then": "if false then"}

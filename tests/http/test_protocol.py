@@ -169,3 +169,59 @@ async def test_many_refusals_at_once_are_answered_in_their_order() -> None:
         writer.write(b"".join(map(request, paths)))
         for path in paths:
             assert (await answer(reader))[1] in (b"no", f"{path} body".encode())
+
+
+class Knowing:
+    """Echoes, and knows the answer to `/known` once it has seen its body."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.echoed: list[str] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.asked.set()
+        self.echoed.append(scope["path"])
+        await echo(scope, receive, send)
+
+    def knows(self, scope: Scope) -> bool:
+        return scope["path"] in ("/known", "/perhaps")
+
+    def answer_from_memory(self, scope: Scope, body: bytes) -> Answer | None:
+        if scope["path"] == "/perhaps":
+            return None
+        told = b"known " + body
+        return Answer(200, [(b"content-length", b"%d" % len(told)), (b"x-request-id", b"1")], told)
+
+
+async def test_what_is_known_is_answered_without_the_app() -> None:
+    """Seen red with nothing known."""
+    app = Knowing()
+    async with connected(app) as (reader, writer):
+        for path in ("/known", "/perhaps", "/a", "/known"):
+            writer.write(request(path))
+            told = b"known body" if path == "/known" else path.encode() + b" body"
+            assert (await answer(reader))[1] == told
+    assert app.echoed == ["/perhaps", "/a"]
+
+
+async def test_what_is_known_before_its_body_is_here_goes_the_ordinary_way() -> None:
+    """Seen red, and silent, with it held back until more arrives."""
+    app = Knowing()
+    whole = request("/known")
+    async with connected(app) as (reader, writer):
+        writer.write(whole.removesuffix(b"body"))
+        await app.asked.wait()
+        writer.write(b"body")
+        assert (await answer(reader))[1] == b"/known body"
+
+
+async def test_what_is_known_and_what_is_not_keep_their_order() -> None:
+    app = Knowing()
+    paths = ["/known", "/a", "/known", "/perhaps", "/known", "/b"] * 50
+    async with connected(app) as (reader, writer):
+        writer.write(b"".join(map(request, paths)))
+        for path in paths:
+            told = (await answer(reader))[1]
+            assert told in ({b"known body"} if path == "/known" else set()) | {
+                path.encode() + b" body"
+            }

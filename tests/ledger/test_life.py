@@ -17,6 +17,7 @@ from onsale.ledger.engine import ConstraintRefused, Database
 from onsale.ledger.events import Events
 from onsale.ledger.ledger import Ledger, OrderKey
 from tests.ledger.books import assert_balanced, key_of, new_event, request
+from tests.support import begin_payment, confirm
 
 BUYER = "buyer"
 HELD, CONFIRMED = OrderStatus.HELD, OrderStatus.CONFIRMED
@@ -29,8 +30,8 @@ UNITS = 3
 
 
 async def pay(ledger: Ledger, key: OrderKey) -> object:
-    attempt = await ledger.begin_payment(key, BUYER, "ok")
-    return attempt and await ledger.confirm(key, attempt)
+    attempt = await begin_payment(ledger, key, BUYER, "ok")
+    return attempt and await confirm(ledger, key, attempt)
 
 
 async def expire(ledger: Ledger, key: OrderKey) -> bool:
@@ -164,7 +165,7 @@ async def test_only_the_buyer_releases_and_pays(ledger: Ledger, events: Events) 
     order = request(event, buyer=BUYER)
     await ledger.place([order])
     assert not await ledger.release(key_of(order), "somebody else")
-    assert await ledger.begin_payment(key_of(order), "somebody else", "ok") is None
+    assert await begin_payment(ledger, key_of(order), "somebody else", "ok") is None
     assert await status_of(ledger, order) is HELD
 
 
@@ -173,16 +174,16 @@ async def test_an_order_is_paid_by_one_attempt_at_a_time(ledger: Ledger, events:
     order = request(event, buyer=BUYER)
     key = key_of(order)
     await ledger.place([order])
-    first = await ledger.begin_payment(key, BUYER, "ok")
+    first = await begin_payment(ledger, key, BUYER, "ok")
     assert first == 1
-    assert await ledger.begin_payment(key, BUYER, "ok") is None
+    assert await begin_payment(ledger, key, BUYER, "ok") is None
     assert await ledger.move_payment(key, first, PaymentState.STARTED, PaymentState.DECLINED)
     assert not await ledger.move_payment(key, first, PaymentState.STARTED, PaymentState.DECLINED)
-    assert await ledger.confirm(key, first) is None, "it was declined"
-    second = await ledger.begin_payment(key, BUYER, "ok")
+    assert await confirm(ledger, key, first) is None, "it was declined"
+    second = await begin_payment(ledger, key, BUYER, "ok")
     assert second == 2
-    assert await ledger.confirm(key, second) is not None
-    assert await ledger.begin_payment(key, BUYER, "ok") is None
+    assert await confirm(ledger, key, second) is not None
+    assert await begin_payment(ledger, key, BUYER, "ok") is None
 
 
 async def test_a_payment_of_a_hold_that_is_gone_is_let_go(ledger: Ledger, events: Events) -> None:
@@ -191,10 +192,10 @@ async def test_a_payment_of_a_hold_that_is_gone_is_let_go(ledger: Ledger, events
     order = request(event, buyer=BUYER)
     key = key_of(order)
     await ledger.place([order])
-    attempt = await ledger.begin_payment(key, BUYER, "ok")
+    attempt = await begin_payment(ledger, key, BUYER, "ok")
     assert attempt is not None
     assert await ledger.release(key, BUYER)
-    assert await ledger.confirm(key, attempt) is None
+    assert await confirm(ledger, key, attempt) is None
     due = await ledger.payments_due(given_up_after_seconds=3_600, size=1_000)
     assert [(d.attempt, d.state) for d in due if d.key == key] == [(1, PaymentState.VOID_DUE)]
 
@@ -207,14 +208,14 @@ async def test_a_hold_that_ran_out_while_it_was_paid_is_not_confirmed(
     order = request(event, buyer=BUYER)
     key = key_of(order)
     await ledger.place([order])
-    attempt = await ledger.begin_payment(key, BUYER, "ok")
+    attempt = await begin_payment(ledger, key, BUYER, "ok")
     assert attempt is not None
     async with database.transaction("test") as connection:
         await connection.execute(
             text("UPDATE orders SET expires_at = now() WHERE event_id = :event"),
             {"event": event.id},
         )
-    assert await ledger.confirm(key, attempt) is None
+    assert await confirm(ledger, key, attempt) is None
     assert await status_of(ledger, order) is HELD
     due = await ledger.payments_due(given_up_after_seconds=3_600, size=1_000)
     assert [found.state for found in due if found.key == key] == [PaymentState.VOID_DUE]

@@ -1,6 +1,7 @@
 """What runs all the time reads by an index, however many orders there have been."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from hashlib import md5
 
 import pytest
 
@@ -12,6 +13,7 @@ from onsale.ledger.migrations import migrate
 from onsale.ledger.webhooks import Webhooks
 from onsale.settings import Settings
 from tests.ledger.books import execute
+from tests.support import begin_payment, confirm
 
 EVENTS, ORDERS = 10, 30_000
 EVENT_ID = "00000000-0000-7000-8000-000000000001"
@@ -119,6 +121,8 @@ async def read_live(ledger: Ledger) -> None:
 
 ORDER_ID = bytes(16)
 KEY = OrderKey(EVENT_ID, ORDER_ID)
+# One of those that are there; see how they are filled in.
+KNOWN_KEY = OrderKey("00000000000070008000000000000002", md5(b"30").digest())
 
 # What is read, and the index that it is read by first of all.
 READINGS: dict[str, tuple[Reading, str]] = {
@@ -133,9 +137,9 @@ READINGS: dict[str, tuple[Reading, str]] = {
     "live orders": (read_live, "orders_pkey"),
     "releasing": (lambda ledger: ledger.release(KEY, "buyer-7"), "orders_pkey"),
     "refunding": (lambda ledger: ledger.refund(KEY), "orders_pkey"),
-    "beginning to pay": (lambda ledger: ledger.begin_payment(KEY, "b", "ok"), "orders_pkey"),
+    "beginning to pay": (lambda ledger: begin_payment(ledger, KEY, "b", "ok"), "orders_pkey"),
     # Whether it is being paid is looked up before the order itself.
-    "confirming": (lambda ledger: ledger.confirm(KEY, 1), "payments_one_open"),
+    "confirming": (lambda ledger: confirm(ledger, KNOWN_KEY, 1), "payments_one_open"),
 }
 
 

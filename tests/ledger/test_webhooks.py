@@ -24,6 +24,7 @@ from onsale.ledger.events import Events
 from onsale.ledger.ledger import Ledger
 from onsale.ledger.webhooks import ENDPOINTS_MAX, Claimed, Delivery, Endpoint, Webhooks
 from tests.ledger.books import MakeLedgers, key_of, new_event, request
+from tests.support import begin_payment, confirm
 
 EVERY_KIND = tuple(WebhookKind)
 HELD, CONFIRMED = WebhookKind.ORDER_HELD, WebhookKind.ORDER_CONFIRMED
@@ -74,9 +75,9 @@ async def only_claimed(webhooks: Webhooks, endpoint: Endpoint) -> Claimed:
 
 
 async def pay(ledger: Ledger, order: OrderRequest) -> None:
-    attempt = await ledger.begin_payment(key_of(order), order.buyer_id, "ok")
+    attempt = await begin_payment(ledger, key_of(order), order.buyer_id, "ok")
     assert attempt is not None
-    assert await ledger.confirm(key_of(order), attempt) is not None
+    assert await confirm(ledger, key_of(order), attempt) is not None
 
 
 async def make_due(database: Database) -> None:
@@ -119,7 +120,7 @@ async def test_each_step_of_a_life_is_told_once(
     assert await told(webhooks, endpoint) == [HELD]
     await pay(ledger, order)
     for _ in range(3):
-        assert await ledger.confirm(key_of(order), 1) is None
+        assert await confirm(ledger, key_of(order), 1) is None
         assert not await ledger.release(key_of(order), order.buyer_id)
     for _ in range(3):
         await ledger.refund(key_of(order))
@@ -179,10 +180,10 @@ async def test_racing_processes_tell_once(
     async def live(ledger: Ledger) -> None:
         await ledger.place(orders)
         for order in orders:
-            attempt = await ledger.begin_payment(key_of(order), order.buyer_id, "ok")
+            attempt = await begin_payment(ledger, key_of(order), order.buyer_id, "ok")
             await ledger.release(key_of(order), order.buyer_id)
             if attempt is not None:
-                await ledger.confirm(key_of(order), attempt)
+                await confirm(ledger, key_of(order), attempt)
             await ledger.refund(key_of(order))
 
     await asyncio.gather(*map(live, ledgers))

@@ -71,7 +71,10 @@ def failed(result: LoadResult) -> set[str]:
 
 def test_a_right_service_passes_and_the_result_says_what_happened(tmp_path: Path) -> None:
     # k6 writes its report from two samples on, one a second.
-    result, sold = run("flash_sale", tmp_path, seconds=3)
+    samples = tmp_path / "samples.json"
+    result, sold = run(
+        "flash_sale", tmp_path, seconds=3, env=PATIENT | {"K6_OUT": f"json={samples}"}
+    )
 
     assert failed(result) == set()
     assert result.thresholds_passed
@@ -88,6 +91,21 @@ def test_a_right_service_passes_and_the_result_says_what_happened(tmp_path: Path
     assert result.k6_cpu_seconds > 0
     assert result.report == tmp_path / "report.html"
     assert result.report.stat().st_size > 0
+    assert result.run.buyers == 60
+    assert result.run.began_at < result.run.ended_at
+    assert phases(samples, result.run.testid) == ["opening", "rush", "tail"]
+
+
+def phases(samples: Path, testid: str) -> list[str]:
+    """The phases of a run in the order in which they were told first."""
+    points = [json.loads(line) for line in samples.read_text().splitlines()]
+    told = [
+        point["data"]["tags"]
+        for point in points
+        if point["type"] == "Point" and point["metric"] == "phase"
+    ]
+    assert {tags["testid"] for tags in told} == {testid}
+    return list(dict.fromkeys(tags["phase"] for tags in told))
 
 
 @pytest.fixture(scope="module")

@@ -176,6 +176,8 @@ CASES = [
         {"critical": 1},
         {"redis_evicted_keys_total": flat(7)},
     ),
+    one("RedisMayEvict", "onsale_gate_evicts", 1, 0, "critical"),
+    one("RedisFileFailing", "onsale_gate_aof_ok", 0, 1),
     AlertCase(
         "RedisSlow",
         histogram(

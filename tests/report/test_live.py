@@ -9,10 +9,12 @@ import re
 import secrets
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -29,12 +31,18 @@ from tests.monitoring.test_dashboards import TEXTS, filled_in, label_values
 
 pytestmark = pytest.mark.skipif(shutil.which("prometheus") is None, reason="no prometheus on PATH")
 
-# What is rightly empty in a run of seconds, and what has to be there for it to be shown.
-EMPTY_IN_CALM = {"Budget left of 30 days"}
-# Recorded every five minutes.
-TEN_MINUTES: Series = {
-    'onsale_http_requests_total{route="/v1/events",status="200"}': "0+60x60",
-    'onsale_http_requests_total{route="/v1/events",status="503"}': "0+0x60",
+# What is rightly empty in a run of seconds in which nothing is wrong, by panel and legend; and the
+# series that provoke it, with the labels of what is shown then.
+EMPTY_IN_CALM: dict[tuple[str, str], tuple[Series, str]] = {
+    # Recorded every five minutes.
+    ("Budget left of 30 days", "{{slo}}"): (
+        {'onsale_http_requests_total{route="/v1/events",status="200"}': "0+60x60"},
+        '{slo="availability"}',
+    ),
+    ("Alerts", "{{alertname}}"): (
+        {'up{job="onsale-api",instance="a"}': "0x60"},
+        '{alertname="OnsaleTargetDown"}',
+    ),
 }
 
 
@@ -115,21 +123,23 @@ def test_every_query_of_every_panel_is_answered(watched: Watched, name: str) -> 
         for panel in panels(read_dashboards()[name])
         for query in panel.queries
     }
-    empty = {title for (title, _), lines in found.items() if not lines}
-    assert empty <= EMPTY_IN_CALM
+    assert {which for which, lines in found.items() if not lines} <= EMPTY_IN_CALM.keys()
     for (title, legend), lines in found.items():
         for labels in lines:
             assert set(re.findall(r"\{\{(\w+)\}\}", legend)) <= labels.keys(), title
 
 
-@pytest.mark.parametrize(("series", "shown"), [(TEN_MINUTES, 1.0), ({}, None)])
+@pytest.mark.parametrize("provoked", [True, False])
+@pytest.mark.parametrize("which", EMPTY_IN_CALM)
 def test_what_is_empty_in_calm_is_shown_when_it_has_to_be(
-    tmp_path: Path, series: Series, shown: float | None
+    tmp_path: Path, which: tuple[str, str], provoked: bool
 ) -> None:
-    (panel,) = read_dashboards()["service"].row(*EMPTY_IN_CALM).panels
-    expected = {} if shown is None else {'{slo="availability"}': shown}
-    moment = Moment("10m", panel.queries[0].expression, expected)
-    assert complaints(tmp_path, [case(series, [moment], "20s")], evaluation_interval="1m") == ""
+    series, shown = EMPTY_IN_CALM[which]
+    (panel,) = read_dashboards()["service"].row(which[0]).panels
+    (query,) = (query for query in panel.queries if query.legend == which[1])
+    expected = {shown: 1.0} if provoked else {}
+    test = case(series if provoked else {}, [Moment("10m", query.expression, expected)], "20s")
+    assert complaints(tmp_path, [test], evaluation_interval="1m") == ""
 
 
 def test_what_nothing_reports_is_seen_to_be_empty(watched: Watched) -> None:
@@ -218,6 +228,63 @@ def test_the_page_has_every_panel_and_the_books(page: Path, watched: Watched) ->
     assert f"<code>{watched.run.testid}</code>" in text
     assert "<b>steady</b>" in text
     assert "Gate and ledger balance." in text
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A piece of evidence."""
+
+    says: str
+    query: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A verdict, as whoever names the bottleneck gives it."""
+
+    headline: str = "The <ledger> pool was the limit"
+    level: Literal["good", "warning", "bad"] = "bad"
+    explanation: str = "From second 4 on."
+    evidence: tuple[Fact, ...] = (Fact("All connections in use", "max(up)"),)
+    advice: tuple[str, ...] = ("Give it more connections.",)
+
+
+def test_a_verdict_is_shown_with_its_evidence(watched: Watched, tmp_path: Path) -> None:
+    path = tmp_path / "run.html"
+    write_report(path, watched.prometheus, watched.run, verdict=Finding())
+    text = path.read_text("utf-8")
+    for shown in (
+        '<section class="verdict bad"',
+        "The &lt;ledger&gt; pool was the limit",
+        "From second 4 on.",
+        "All connections in use",
+        "<code>max(up)</code>",
+        "Give it more connections.",
+        "No audit was given",
+    ):
+        assert shown in text
+
+
+@pytest.mark.parametrize(("testid", "status"), [("", 0), ("nobody", 1)])
+def test_the_command_writes_the_page_or_says_in_one_line_why_not(
+    watched: Watched, tmp_path: Path, testid: str, status: int
+) -> None:
+    out = tmp_path / "report.html"
+    command = subprocess.run(
+        [
+            *(sys.executable, "-m", "onsale", "report", "--prometheus", watched.prometheus.url),
+            *("--out", str(out), "--testid", testid or str(watched.run.testid)),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert command.returncode == status, command.stderr
+    assert out.exists() is (status == 0)
+    lines = (command.stdout + command.stderr).splitlines()
+    assert len(lines) == 1
+    assert lines[0] == str(out) or "knows of no run nobody" in lines[0]
 
 
 HEARD = "<script>onerror = (message) => { document.title = message; };</script><script>"

@@ -23,6 +23,8 @@ from onsale.report.units import text
         (1, "bool_on_off", "yes"),
         (0, "bool_on_off", "no"),
         (12_345, "none", "12,345"),
+        (24_724_763, "none", "24.7 M"),
+        (6e9, "none", "6 G"),
         (99.96, "none", "100"),
         (0.0000123, "none", "1e-05"),
     ],

@@ -1,8 +1,8 @@
 """The gate's server: its scripts, each one step, upon the domain's reference model.
 
-`Inventory` decides; what is added here is what the scripts keep beside it (epoch, seen filter,
-stamps, version) and what can happen to a server that promises little: it is emptied, or starts
-again with what it had saved some time ago.
+`Inventory` decides; what is added here is what the scripts keep beside it (epoch, log of admitted
+orders, stamps, version) and what can happen to a server that promises little: it is emptied, or
+starts again with what it had saved some time ago.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,6 +19,10 @@ Asked = ParamSpec("Asked")
 Answer = TypeVar("Answer")
 
 
+# Small, so that a few orders are read in several instants.
+SEEN_AT_ONCE = 3
+
+
 class Reply(NamedTuple, Generic[Answer]):
     """An answer on a connection to this run of the server; `None` stands for `LOST`."""
 
@@ -30,7 +34,6 @@ class Admission(NamedTuple):
     """What a batch came to; see `onsale.gate.gate.Admission`."""
 
     outcomes: list[Outcome]
-    strangers: list[bool]
     orders_ever_admitted: int
     available_units: dict[int, int]
 
@@ -57,9 +60,9 @@ class GateData:
     version: int
     epoch: str | None = None
     loading: str | None = None
-    orders_ever_admitted: int = 0
     admitted_at_ms: dict[bytes, int] = field(default_factory=dict)
-    seen: set[bytes] = field(default_factory=set)
+    # The log: who was ever admitted, in that order.
+    seen: list[bytes] = field(default_factory=list)
 
     def copy(self) -> "GateData":
         inventory = replace(self.inventory, orders=dict(self.inventory.orders))
@@ -67,7 +70,7 @@ class GateData:
             self,
             inventory=inventory,
             admitted_at_ms=dict(self.admitted_at_ms),
-            seen=set(self.seen),
+            seen=list(self.seen),
         )
 
 
@@ -153,16 +156,14 @@ class GateServer(Server):
         """admit.lua"""
         data = self._held()
         outcomes = data.inventory.admit(orders, self._now_ms())
-        strangers = []
         for order, outcome in zip(orders, outcomes, strict=True):
             if outcome is Outcome.ADMITTED:
                 self._take(data, order.order_id)
-            strangers.append(outcome >= Outcome.SOLD_OUT and order.order_id not in data.seen)
         if Outcome.ADMITTED in outcomes:
             self._changed()
         tiers = {item.tier_number for order in orders for item in order.items}
         available_units = {tier: data.inventory.available_units(tier) for tier in sorted(tiers)}
-        return Admission(outcomes, strangers, data.orders_ever_admitted, available_units)
+        return Admission(outcomes, len(data.seen), available_units)
 
     @script(while_loading=False)
     def give_back(self, order_ids: Sequence[bytes]) -> tuple[int, dict[int, int]]:
@@ -178,12 +179,12 @@ class GateServer(Server):
     @script(while_loading=False)
     def availability(self) -> Availability:
         """availability.lua"""
-        return Availability(self._available_units(), self._held().orders_ever_admitted)
+        return Availability(self._available_units(), len(self._held().seen))
 
     @script(while_loading=False)
-    def seen_filter(self) -> frozenset[bytes]:
-        """GET seen. Exact, where the real one is sometimes wrong in the harmless direction."""
-        return frozenset(self._held().seen)
+    def seen(self, known_orders: int) -> list[bytes]:
+        """seen.lua: who was admitted next."""
+        return self._held().seen[known_orders:][:SEEN_AT_ONCE]
 
     @script(while_loading=True)
     def adopt(self, orders: Sequence[TakenOrder]) -> int:
@@ -201,11 +202,10 @@ class GateServer(Server):
     def mark_seen(self, order_ids: Sequence[bytes]) -> int:
         """mark.lua"""
         data = self._held()
-        data.seen.update(order_ids)
-        data.orders_ever_admitted += len(order_ids)
+        data.seen += order_ids
         if order_ids:
             self._changed()
-        return data.orders_ever_admitted
+        return len(data.seen)
 
     @script(while_loading=True)
     def configure(self, version: int, capacity_units: dict[int, int]) -> int:
@@ -259,10 +259,6 @@ class GateServer(Server):
             }
         return Reply(self.run_id, (self._now_ms(), stored))
 
-    def seen_filter_of_whatever_is_here(self) -> Reply[frozenset[bytes]]:
-        """GET seen, of which loading ever."""
-        return Reply(self.run_id, frozenset(self.data.seen if self.data else ()))
-
     def missing(self, order_ids: Sequence[bytes]) -> Reply[list[bytes]]:
         """HMGET: those that are not here."""
         held = self.data.inventory.orders if self.data else {}
@@ -276,8 +272,7 @@ class GateServer(Server):
 
     def _take(self, data: GateData, order_id: bytes) -> None:
         data.admitted_at_ms[order_id] = self._now_ms()
-        data.seen.add(order_id)
-        data.orders_ever_admitted += 1
+        data.seen.append(order_id)
 
     def _available_units(self) -> dict[int, int]:
         inventory = self._held().inventory

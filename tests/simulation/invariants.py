@@ -278,7 +278,7 @@ def _heard_by(gate: GateServer, epoch: str, until_ms: int) -> set[bytes]:
     heard: set[bytes] = set()
     for record in gate.records:
         if record.since_ms <= until_ms and record.data is not None and record.data.epoch == epoch:
-            heard |= record.data.seen
+            heard.update(record.data.seen)
     return heard
 
 

@@ -6,6 +6,7 @@ already is that order, whoever put it there.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import count
 from typing import NamedTuple, TypeVar
 
@@ -129,13 +130,13 @@ class Placing:
         if placement.new:
             return row
         same_body = row.order.fingerprint == order.fingerprint
-        if not (row.live and same_body):
-            # The gate took stock just now for an order that is over, or for other items than its
-            # own; a live one is adopted again by the reconciler with what the ledger says it has.
+        if not row.live or (not same_body and self._process.has(Bug.GIVES_BACK_ANOTHER_BODY)):
+            # The gate took stock just now for an order that is over.
             yield from give_back(self._process, sale, [order.order_id])
         if row.status is OrderStatus.ABANDONED:
             return None
         if not same_body:
+            # Should the gate hold stock for this body, the reconciler sees to it.
             raise IdempotencyKeyReused
         return row
 
@@ -145,22 +146,42 @@ class Placing:
         sale = yield from self._catalog.require()
         asked_at_ms = self._process.scheduler.now_ms
         try:
-            admission = yield from self._ask_gate(sale, [pending.order for pending in batch])
+            epoch, admission = yield from self._ask_gate(sale, [pending.order for pending in batch])
         except GateUnavailable:
             # The sale goes on: the ledger admits, and the reconciler tells the gate.
             self._around.history.pass_by_gate("ledger admits")
             for pending in batch:
                 self._ledger_only_stage.enqueue(pending)
             return
-        for pending, outcome, stranger in zip(
-            batch, admission.outcomes, admission.strangers, strict=True
-        ):
+        if sale.event.gate_epoch == epoch:
+            sale.see_batch(admission)
+        refused = []
+        for pending, outcome in zip(batch, admission.outcomes, strict=True):
             if outcome is Outcome.ADMITTED:
                 self._pass_on(pending._replace(asked_gate_at_ms=asked_at_ms))
             elif outcome is Outcome.SEEN:
                 self._pass_on(pending)
             else:
-                pending.waiter.keep(Refusal(outcome, stranger))
+                refused.append((pending, outcome))
+        if refused:
+            # Aside: the next batch does not wait for it.
+            self._process.spawn(self._refuse(sale, epoch, refused, admission.orders_ever_admitted))
+
+    def _refuse(
+        self,
+        sale: Sale,
+        epoch: str,
+        refused: Sequence[tuple[Pending, Outcome]],
+        orders_ever_admitted: int,
+    ) -> Steps[None]:
+        with suppress(GateUnavailable):
+            yield from self._catalog.learn_orders(sale, orders_ever_admitted)
+        same_epoch = sale.event.gate_epoch == epoch
+        for pending, outcome in refused:
+            stranger = same_epoch and sale.surely_never_admitted(
+                pending.order.order_id, orders_ever_admitted
+            )
+            pending.waiter.keep(Refusal(outcome, stranger))
 
     def _pass_on(self, pending: Pending) -> None:
         if self._process.has(Bug.ANSWERED_BEFORE_THE_COMMIT):
@@ -168,24 +189,19 @@ class Placing:
             pending.waiter.keep(Placement(OrderRow(pending.order, OrderStatus.HELD, now_ms), True))
         self._ledger_stage.enqueue(pending)
 
-    def _ask_gate(self, sale: Sale, orders: list[TakenOrder]) -> Steps[Admission]:
+    def _ask_gate(self, sale: Sale, orders: list[TakenOrder]) -> Steps[tuple[str, Admission]]:
+        """Under which epoch the gate has answered, and what."""
+        run_script, admit = self._process.run_script, self._around.gate.admit
         epoch = sale.event.gate_epoch
         if epoch is not None:
-            try:
-                return (yield from self._admit_under(sale, epoch, orders))
-            except GateLost:
-                pass
+            with suppress(GateLost):
+                return epoch, (yield from run_script(epoch, admit, orders))
         # Loaded anew since this process last read the event, perhaps.
         yield from self._catalog.reload()
-        if sale.event.gate_epoch is None or sale.event.gate_epoch == epoch:
+        epoch_now = sale.event.gate_epoch
+        if epoch_now is None or epoch_now == epoch:
             raise GateLost
-        return (yield from self._admit_under(sale, sale.event.gate_epoch, orders))
-
-    def _admit_under(self, sale: Sale, epoch: str, orders: list[TakenOrder]) -> Steps[Admission]:
-        admission = yield from self._process.run_script(epoch, self._around.gate.admit, orders)
-        if sale.event.gate_epoch == epoch:
-            sale.see_batch(admission)
-        return admission
+        return epoch_now, (yield from run_script(epoch_now, admit, orders))
 
     # -- the ledger's batches
 

@@ -16,7 +16,6 @@ class Bug(Enum):
     # the gate
     GIVES_BACK_TWICE = "an order's units may come back without the order going", "I1"
     NO_EPOCH = "a gate that answers is the gate that was loaded", "I9", Theme.LOST_GATE
-    FILTER_WITHOUT_EPOCH = "a filter is a filter, of which loading ever", "I9", Theme.LOST_GATE
     NO_STOCK_CHECKS = "stock may be looked at and taken later, in both stores", "I2"
     # placing
     BATCH_FAILED_WHOLE = "who shares a batch shares its fate", "I9"
@@ -28,6 +27,7 @@ class Bug(Enum):
     LEDGER_COUNTS_BEFORE_IT_LOCKS = "what was read is what is", "I4", Theme.LOST_GATE
     PLACE_WITHOUT_LIMIT = "what the gate let through needs no second look", "I4", Theme.MIXED_MODE
     OTHER_BODY_BY_THE_GATES_WORD = "the gate knows which body came first", "I5", Theme.LOST_GATE
+    GIVES_BACK_ANOTHER_BODY = "the gate has what was asked last", "G", Theme.SLOW_LEDGER
     # ending and paying
     REFUND_FORGETS_THE_GATE = "a refund is about money", "I1"
     REFUND_VOIDS_A_CAPTURE = "what is not known to be captured is not", "I10", Theme.CARDS

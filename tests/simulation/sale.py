@@ -1,7 +1,7 @@
 """The sale as one process sees it: enough to refuse from memory, and never to admit.
 
 As `sales.sale` and `sales.catalog`: the event as the ledger had it, how it stood at the gate a
-moment ago, and the filter of the orders that were ever admitted there.
+moment ago, and the log of the orders that were ever admitted there.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,6 @@ from onsale.domain.inventory import Outcome
 from onsale.domain.order import Item
 from tests.simulation.gate import Admission, Availability
 from tests.simulation.ledger import EventRow
-from tests.simulation.planted import Bug
 from tests.simulation.process import Process
 from tests.simulation.scheduler import Promise, Steps
 from tests.simulation.timing import PICTURE_AGE_MS
@@ -34,8 +33,9 @@ class Sale:
         self._process = process
         self.event = event
         self.view: View | None = None
-        self._filter: frozenset[bytes] | None = None
-        self._filter_admitted = -1
+        # So many of the gate's log of admitted orders have been read, in their order.
+        self.known_orders = 0
+        self._seen: set[bytes] = set()
 
     def see_event(self, event: EventRow) -> None:
         """The event as the ledger has it; one that was read before the last change is no news."""
@@ -43,8 +43,8 @@ class Sale:
             event = self.event._replace(gate_epoch=event.gate_epoch)
         if event.gate_epoch != self.event.gate_epoch:
             self.view = None
-            self._filter = None
-            self._filter_admitted = -1
+            self.known_orders = 0
+            self._seen = set()
         self.event = event
 
     def see(self, availability: Availability, asked_at_ms: int) -> None:
@@ -54,10 +54,10 @@ class Sale:
             admitted = max(admitted, self.view.orders_ever_admitted)
         self.view = View(dict(availability.available_units), asked_at_ms, admitted)
 
-    def see_filter(self, seen: frozenset[bytes], admitted: int) -> None:
-        """The filter, read after at least `admitted` orders had been admitted in all."""
-        self._filter = seen
-        self._filter_admitted = admitted
+    def see_orders(self, order_ids: Sequence[bytes], after_orders: int) -> None:
+        """Who was admitted next after the first `after_orders`."""
+        self._seen.update(order_ids)
+        self.known_orders = max(self.known_orders, after_orders + len(order_ids))
 
     def see_batch(self, admission: Admission) -> None:
         """What a batch of this process came to."""
@@ -71,11 +71,6 @@ class Sale:
         """What is left of some tiers."""
         if self.view is not None:
             self.view.available_units.update(available_units)
-
-    @property
-    def filter_is_behind(self) -> bool:
-        """Whether orders were admitted that the filter does not know."""
-        return self.view is None or self.view.orders_ever_admitted != self._filter_admitted
 
     @property
     def refuses(self) -> bool:
@@ -94,7 +89,13 @@ class Sale:
 
     def may_have_admitted(self, order_id: bytes) -> bool:
         """Whether this order may have been admitted before; "no" is certain."""
-        return self.filter_is_behind or self._filter is None or order_id in self._filter
+        view = self.view
+        knows_everybody = view is not None and self.known_orders >= view.orders_ever_admitted
+        return not knows_everybody or order_id in self._seen
+
+    def surely_never_admitted(self, order_id: bytes, orders_ever_admitted: int) -> bool:
+        """Whether the order is none of so many that were ever admitted under this epoch."""
+        return self.known_orders >= orders_ever_admitted and order_id not in self._seen
 
 
 class Catalog:
@@ -134,18 +135,19 @@ class Catalog:
         """Keep the picture young. Raises `GateUnavailable`, `LedgerUnavailable`."""
         sale = yield from self.require()
         yield from self._look(sale)
-        view, epoch = sale.view, sale.event.gate_epoch
-        if view is not None and epoch is not None and sale.refuses and sale.filter_is_behind:
-            admitted = view.orders_ever_admitted
-            seen = yield from self._filter(epoch)
-            if sale.event.gate_epoch == epoch or self._process.has(Bug.FILTER_WITHOUT_EPOCH):
-                sale.see_filter(seen, admitted)
+        if sale.view is not None and sale.refuses:
+            yield from self.learn_orders(sale, sale.view.orders_ever_admitted)
 
-    def _filter(self, epoch: str) -> Steps[frozenset[bytes]]:
-        process, gate = self._process, self._process.around.gate
-        if process.has(Bug.FILTER_WITHOUT_EPOCH):
-            return (yield from process.command(gate.seen_filter_of_whatever_is_here))
-        return (yield from process.run_script(epoch, gate.seen_filter))
+    def learn_orders(self, sale: Sale, orders_ever_admitted: int) -> Steps[None]:
+        """Read who was admitted, unless so many are known. Raises `GateUnavailable`, `GateLost`."""
+        epoch = sale.event.gate_epoch
+        while epoch is not None and sale.known_orders < orders_ever_admitted:
+            known_orders = sale.known_orders
+            read = self._process.around.gate.seen
+            order_ids = yield from self._process.run_script(epoch, read, known_orders)
+            if sale.event.gate_epoch != epoch or not order_ids:
+                return
+            sale.see_orders(order_ids, known_orders)
 
     def _look(self, sale: Sale) -> Steps[None]:
         if sale.event.gate_epoch is None:

@@ -15,7 +15,7 @@ from onsale.payments.simulated import SimulatedProvider
 from onsale.sales.service import Service
 from onsale.workers import outbox
 from tests.races.books import assert_balanced, place
-from tests.support import MakeEvent, wait_until
+from tests.support import MakeEvent, begin_payment, wait_until
 
 BUYER = "buyer-1"
 
@@ -143,7 +143,7 @@ async def test_an_attempt_whose_process_died_is_let_go(
     service: Service, key: OrderKey, asked: list[tuple[str, str]]
 ) -> None:
     """Begun and forgotten, maybe authorised: a crash between the provider and the ledger."""
-    attempt = await service.ledger.begin_payment(key, BUYER, "ok")
+    attempt = await begin_payment(service.ledger, key, BUYER, "ok")
     assert attempt == 1
     assert await outbox.run_once(service) == 0, "it may still be under way"
     await _forget_payments(service)
@@ -157,7 +157,7 @@ async def test_a_buyer_does_not_wait_for_the_outbox_after_a_crash(
     service: Service, key: OrderKey, asked: list[tuple[str, str]]
 ) -> None:
     """The forgotten attempt makes way for a new one, of any method, and is let go after."""
-    await service.ledger.begin_payment(key, BUYER, "slow")
+    await begin_payment(service.ledger, key, BUYER, "slow")
     await _forget_payments(service)
     paid = await service.paying.pay(key, BUYER, "ok")
     assert paid.status is OrderStatus.CONFIRMED

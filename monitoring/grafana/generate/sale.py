@@ -60,7 +60,7 @@ TODAY = Row(
             f"sum(increase(onsale_revenue_minor_units_total{{{EVENT}}}{RANGE}))",
         ),
         stat(
-            "Winners who kept their tickets",
+            "Winners who stayed",
             "Orders that were not given up or left to expire, of those that got seats. Good: over"
             " 70 %; less means that paying is too hard, or holds are too short.",
             "percentunit",

@@ -51,7 +51,7 @@ async def _fill(
         if event is None:
             raise NotFound
         ids = [order_id(event_id, press.buyer_id, press.key) for press in presses]
-        await _copy(stores.database_url, event, list(zip(ids, presses, strict=True)), status)
+        await copy_orders(stores.database_url, event, list(zip(ids, presses, strict=True)), status)
         await tidy(stores.database_url)
         await load_gate(event, service.gate, service.ledger, service.events, wait=True)
     finally:
@@ -59,9 +59,10 @@ async def _fill(
     return ids
 
 
-async def _copy(
+async def copy_orders(
     database_url: str, event: Event, named: Sequence[tuple[bytes, Press]], status: OrderStatus
 ) -> None:
+    """Copy orders, each with its id, into the ledger; the gate has not heard of them."""
     now, tier = datetime.now(UTC), event.tiers[0]
     item = Item(tier.number, 1)
     asked = int.from_bytes(fingerprint([item], None), "big", signed=True)

@@ -58,7 +58,7 @@ def _throughput(variant: str, base: str) -> Callable[[BenchResult], Spread | Non
 
 
 def _redis_bytes_per_order(result: BenchResult) -> Spread | None:
-    # By a million orders where there are: of a few thousand, the filter of ids is most of it.
+    # By a million orders where there are: tables grow in steps.
     by_many = result.redis_bytes_per_live_order("live_1m")
     return Spread.of([by_many or result.bytes_per_order("order", "redis")])
 

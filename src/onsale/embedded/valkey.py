@@ -8,6 +8,8 @@ ports and passwords.
 import signal
 import socket
 from collections.abc import Mapping, Sequence
+from ctypes.util import find_library
+from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
@@ -79,6 +81,9 @@ class EmbeddedValkey(EmbeddedServer):
             *(word for name, value in settings for word in (f"--{name}", value)),
         ]
 
+    def _environment(self) -> Mapping[str, str]:
+        return _allocator()
+
     def _is_ready(self) -> bool:
         """Whether it answers a ping; while it loads its file it answers with an error."""
         try:
@@ -89,3 +94,12 @@ class EmbeddedValkey(EmbeddedServer):
                 return client.recv(5) == b"+PONG"
         except OSError:
             return False
+
+
+@cache
+def _allocator() -> Mapping[str, str]:
+    """Valkey and Redis are built with jemalloc nearly everywhere; the wheel's has the C library's
+    malloc, a quarter of what an order costs it. Where jemalloc is installed it is used here too.
+    """
+    jemalloc = find_library("jemalloc")
+    return {"LD_PRELOAD": jemalloc} if jemalloc else {}

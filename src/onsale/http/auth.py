@@ -78,28 +78,38 @@ class Authenticator:
         principal = self._verified.get(authorization)
         return principal if principal and principal.expires_at_seconds > time() else None
 
-    async def principal(self, authorization: bytes | None) -> Principal:
-        """Whom the header speaks for. Raises `Unauthenticated`."""
+    def known(self, authorization: bytes | None) -> Principal | None:
+        """Whom the header speaks for, if that is known without asking anybody.
+
+        Raises `Unauthenticated`.
+        """
         if authorization is None:
             raise Unauthenticated
         principal = self.remembered(authorization)
-        if principal is None:
-            principal = await self._verify(authorization)
-            self._verified[authorization] = principal
-            if len(self._verified) > self._verified_max:
-                self._verified.popitem(last=False)
+        if principal is None and self._hs256 is not None:
+            try:
+                principal = _principal(self._hs256.claims(_token_in(authorization)))
+            except _UNREADABLE as error:
+                raise Unauthenticated from error
+            self._remember(authorization, principal)
         return principal
 
-    async def _verify(self, authorization: bytes) -> Principal:
-        scheme, _, token = authorization.partition(b" ")
-        if scheme.lower() != b"bearer" or not token or len(token) > _TOKEN_LENGTH_MAX:
-            raise Unauthenticated
-        try:
-            if self._hs256 is not None:
-                return _principal(self._hs256.claims(token.strip()))
-            return _principal(await self._claims_by_jwks(token.strip()))
-        except (jwt.PyJWTError, ValueError, OverflowError) as error:
-            raise Unauthenticated from error
+    async def principal(self, authorization: bytes | None) -> Principal:
+        """Whom the header speaks for. Raises `Unauthenticated`."""
+        principal = self.known(authorization)
+        if principal is None:
+            assert authorization is not None
+            try:
+                principal = _principal(await self._claims_by_jwks(_token_in(authorization)))
+            except _UNREADABLE as error:
+                raise Unauthenticated from error
+            self._remember(authorization, principal)
+        return principal
+
+    def _remember(self, authorization: bytes, principal: Principal) -> None:
+        self._verified[authorization] = principal
+        if len(self._verified) > self._verified_max:
+            self._verified.popitem(last=False)
 
     async def _claims_by_jwks(self, token: bytes) -> dict[str, Any]:
         if self._keys is None:
@@ -115,6 +125,17 @@ class Authenticator:
             raise Unauthenticated
         options: Any = {"require": ["exp", "sub"], "verify_aud": False}
         return jwt.decode(text, key, algorithms=[key.algorithm_name], options=options)
+
+
+# What is wrong with a token is told to nobody.
+_UNREADABLE = (jwt.PyJWTError, ValueError, OverflowError)
+
+
+def _token_in(authorization: bytes) -> bytes:
+    scheme, _, token = authorization.partition(b" ")
+    if scheme.lower() != b"bearer" or not token or len(token) > _TOKEN_LENGTH_MAX:
+        raise Unauthenticated
+    return token.strip()
 
 
 def _principal(claims: dict[str, Any]) -> Principal:

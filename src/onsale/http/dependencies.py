@@ -19,7 +19,7 @@ PAGE_SIZE_MAX = 100
 _bearer = HTTPBearer(auto_error=False, bearerFormat="JWT", description="A JWT; see `onsale token`.")
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
@@ -37,7 +37,7 @@ PrincipalDep = Annotated[Principal, Depends(_principal)]
 
 
 def _with_scope(scope: Scope) -> object:
-    def check(principal: PrincipalDep) -> Principal:
+    async def check(principal: PrincipalDep) -> Principal:
         return principal.require(scope)
 
     return Depends(check)
@@ -48,7 +48,7 @@ Admin = Annotated[Principal, _with_scope(Scope.ADMIN)]
 Operator = Annotated[Principal, _with_scope(Scope.OPS)]
 
 
-def _json_body(request: Request) -> None:
+async def _json_body(request: Request) -> None:
     header = request.headers.get("content-type")
     require_json(header.encode("latin-1") if header else None)
 
@@ -75,28 +75,28 @@ def _require_hex(id_: str) -> str:
     return id_
 
 
-def _event_id(event_id: Annotated[str, Path(examples=_HEX_EXAMPLES)]) -> str:
+async def _event_id(event_id: Annotated[str, Path(examples=_HEX_EXAMPLES)]) -> str:
     return _require_hex(event_id)
 
 
 EventId = Annotated[str, Depends(_event_id)]
 
 
-def _endpoint_id(endpoint_id: Annotated[str, Path(examples=_HEX_EXAMPLES)]) -> str:
+async def _endpoint_id(endpoint_id: Annotated[str, Path(examples=_HEX_EXAMPLES)]) -> str:
     return _require_hex(endpoint_id)
 
 
 EndpointId = Annotated[str, Depends(_endpoint_id)]
 
 
-def _delivery_id(delivery_id: Annotated[str, Path(examples=_HEX_EXAMPLES)]) -> str:
+async def _delivery_id(delivery_id: Annotated[str, Path(examples=_HEX_EXAMPLES)]) -> str:
     return _require_hex(delivery_id)
 
 
 DeliveryId = Annotated[str, Depends(_delivery_id)]
 
 
-def _order_key(
+async def _order_key(
     event_id: EventId, order_id: Annotated[str, Path(examples=_HEX_EXAMPLES)]
 ) -> OrderKey:
     return OrderKey(event_id, bytes.fromhex(_require_hex(order_id)))
@@ -105,7 +105,7 @@ def _order_key(
 OrderKeyDep = Annotated[OrderKey, Depends(_order_key)]
 
 
-def _tier_id(tier_id: Annotated[str, Path(examples=["ga"])]) -> str:
+async def _tier_id(tier_id: Annotated[str, Path(examples=["ga"])]) -> str:
     if not TIER_ID.fullmatch(tier_id):
         raise NotFound
     return tier_id

@@ -26,6 +26,7 @@ from onsale.http.middleware import (
     BODY_BYTES_MAX,
     Receive,
     Send,
+    completed,
     overloaded,
     request_id_of,
     send_answer,
@@ -107,6 +108,38 @@ class Intake:
         self._shed.inc()
         self._meter.observe(answer.status, perf_counter() - started, len(answer.body))
         return answer
+
+    def refuses(self, event_id: str) -> bool:
+        """Whether there are buyers of the event for `refused`."""
+        # Who asks how often is counted by the gate.
+        return self._rates is None and self._placing.refuses(event_id)
+
+    def refused(self, scope: AsgiScope, body: bytes, event_id: str) -> Answer | None:
+        """The completed answer to a buyer who is refused without asking anybody, else `None`."""
+        started = perf_counter()
+        try:
+            refusal = self._refusal_from_memory(scope, body, event_id)
+        except OnsaleError:
+            # Something is wrong with the request. It is told so in the ordinary way.
+            return None
+        if refusal is None:
+            return None
+        request_id = request_id_of(scope)
+        answer = completed(problem(refusal, request_id), request_id)
+        self._meter.observe(answer.status, perf_counter() - started, len(answer.body))
+        return answer
+
+    def _refusal_from_memory(
+        self, scope: AsgiScope, body: bytes, event_id: str
+    ) -> OnsaleError | None:
+        headers = dict(scope["headers"])
+        principal = self._authenticator.known(headers.get(b"authorization"))
+        if principal is None or len(body) > _ORDINARY_BODY_BYTES_MAX:
+            return None
+        principal.require(Scope.BUY)
+        key = idempotency_key(headers.get(b"idempotency-key"))
+        require_json(headers.get(b"content-type"))
+        return self._placing.refusal(event_id, principal.subject, key, read_asked(body))
 
     async def answer(
         self, scope: AsgiScope, receive: Receive, event_id: str, request_id: str

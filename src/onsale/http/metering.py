@@ -63,6 +63,10 @@ class RouteMeter:
         self._by_status: dict[int, tuple[Counter, BulkHistogram]] = {}
         self._durations_seconds: defaultdict[int, list[float]] = defaultdict(list)
         self._body_bytes = 0
+        # There from the start: of a series that begins at 500 Prometheus cannot tell that it rose,
+        # and the first errors of an outage would be missed.
+        for status in (201, 409, 500, 503):
+            self._meters_of(status)
 
     def observe(self, status: int, duration_seconds: float, body_bytes: int) -> None:
         """Count one answer."""

@@ -49,9 +49,8 @@ def new_request_id() -> str:
 def completed(answer: Answer, request_id: str) -> Answer:
     """The answer with the headers that all have."""
     length = (b"content-length", b"%d" % len(answer.body))
-    return answer._replace(
-        headers=[*answer.headers, length, (REQUEST_ID_HEADER, request_id.encode())]
-    )
+    headers = [*answer.headers, length, (REQUEST_ID_HEADER, request_id.encode())]
+    return Answer(answer.status, headers, answer.body)
 
 
 def overloaded(scope: Scope) -> Answer:

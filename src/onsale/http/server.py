@@ -17,6 +17,8 @@ from onsale.settings import Settings
 # Connections that the kernel keeps while every process is busy: a spike is thousands at once.
 _BACKLOG = 4_096
 _KEEP_ALIVE_SECONDS = 30
+# To start, in a rolling restart, and to say that it lives: a machine under load is slow at both.
+_PROCESS_SECONDS_MAX = 15
 
 # How every app is served whose speed is compared with this one's; `onsale bench` serves others.
 UVICORN_OPTIONS: dict[str, Any] = {
@@ -54,6 +56,7 @@ def serve(settings: Settings) -> None:
         http=BoundedHttpProtocol,
         lifespan="on",
         timeout_graceful_shutdown=settings.shutdown_seconds,
+        timeout_worker_healthcheck=_PROCESS_SECONDS_MAX,
         **UVICORN_OPTIONS,
     )
 

@@ -4,7 +4,7 @@ Knows Postgres and the domain, nothing of the gate and nothing of HTTP. What a b
 an answer; `LedgerUnavailable` and `ConstraintRefused` are raised (see `engine`).
 """
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -45,6 +45,44 @@ class KnownOrder(NamedTuple):
 
     status: OrderStatus
     fingerprint: bytes
+
+
+class PaymentRequest(NamedTuple):
+    """A buyer who wants to pay for a hold."""
+
+    key: OrderKey
+    buyer_id: str
+    method: str
+
+
+class PaymentBegun(NamedTuple):
+    """An attempt to make, and the order that it pays for."""
+
+    attempt: int
+    order: Order
+
+
+class PaymentAuthorized(NamedTuple):
+    """An attempt that the provider has authorised."""
+
+    key: OrderKey
+    attempt: int
+
+
+class OrderSettled(NamedTuple):
+    """An order as it now stands, and for how many seconds it was held if it was confirmed here."""
+
+    order: Order
+    held_seconds: float | None
+
+
+class LiveOrder(NamedTuple):
+    """What the gate is told of an order. A million of them are read at a time."""
+
+    id: bytes
+    buyer_id: str
+    fingerprint: bytes
+    items: tuple[Item, ...]
 
 
 class PaymentAttempt(NamedTuple):
@@ -149,7 +187,7 @@ class Ledger:
             )
             placed_ids = {placed.bytes for placed in row["placed_ids"] or ()}
             known = [request for request in distinct if request.order_id not in placed_ids]
-            orders = await self._earlier(connection, known) if known else {}
+            orders = await self._read(connection, [_key_of(request) for request in known])
         for key, request in firsts.items():
             if request.order_id in placed_ids:
                 orders[key] = _as_placed(request, row["placed_at"])
@@ -181,7 +219,7 @@ class Ledger:
                 for request in distinct
                 if outcomes[_key_of(request)] in (Outcome.ADMITTED, Outcome.SEEN)
             ]
-            orders = await self._earlier(connection, here) if here else {}
+            orders = await self._read(connection, [_key_of(request) for request in here])
         return [
             Placement(
                 orders[key],
@@ -192,15 +230,10 @@ class Ledger:
             for request in requests
         ]
 
-    async def _earlier(
-        self, connection: Any, requests: Sequence[OrderRequest]
-    ) -> dict[OrderKey, Order]:
-        rows = await connection.fetch(
-            statements.READ,
-            [request.event_id for request in requests],
-            [request.order_id.hex() for request in requests],
-        )
-        found = (order_from(row) for row in rows)
+    async def _read(self, connection: Any, keys: Collection[OrderKey]) -> dict[OrderKey, Order]:
+        if not keys:
+            return {}
+        found = map(order_from, await connection.fetch(statements.READ, *_columns(keys)))
         return {OrderKey(order.event_id, order.id): order for order in found}
 
     # -- reading
@@ -269,18 +302,34 @@ class Ledger:
 
     # -- paying
 
-    async def begin_payment(self, key: OrderKey, buyer_id: str, method: str) -> int | None:
-        """The attempt to make, or `None` when the order is not payable or being paid already."""
-        async with self._database.driver("begin_payment") as connection:
-            attempt: int | None = await connection.fetchval(
-                statements.BEGIN_PAYMENT,
-                key.event_id,
-                key.order_id.hex(),
-                buyer_id,
-                method,
+    async def begin_payments(self, asked: Sequence[PaymentRequest]) -> "list[PaymentBegun | None]":
+        """Begin to pay for each of some orders: the attempt to make, and the order it pays for.
+
+        `None` for one that is not payable or being paid already, as by its twin in the batch.
+        """
+        firsts = {(request.key, request.buyer_id): request for request in reversed(asked)}
+        distinct = list(firsts.values())
+        async with self._database.driver("begin_payments") as connection:
+            rows = await connection.fetch(
+                statements.BEGIN_PAYMENTS,
+                *_columns(request.key for request in distinct),
+                [request.buyer_id for request in distinct],
+                [request.method for request in distinct],
                 PAYMENT_ATTEMPTS_MAX,
             )
-        return attempt
+            attempts = {
+                OrderKey(event_id.hex, order_id.bytes): attempt
+                for event_id, order_id, attempt in rows
+            }
+            orders = await self._read(connection, attempts)
+        return [
+            PaymentBegun(attempts[request.key], orders[request.key])
+            if request.key in attempts
+            and orders[request.key].buyer_id == request.buyer_id
+            and firsts[request.key, request.buyer_id] is request
+            else None
+            for request in asked
+        ]
 
     async def payment_standing(self, key: OrderKey) -> PaymentStanding:
         """How it stands with paying for an order that is in the ledger."""
@@ -306,16 +355,32 @@ class Ledger:
             )
         return moved is not None
 
-    async def confirm(self, key: OrderKey, attempt: int) -> float | None:
-        """Confirm a hold by its authorised payment: for how many seconds it was held.
+    async def confirm_orders(self, authorized: Sequence[PaymentAuthorized]) -> "list[OrderSettled]":
+        """Confirm holds, each by its authorised payment, in one transaction.
 
-        `None` when it was not held any more; then the payment waits to be let go.
+        Of an order that is not held any more the payment waits to be let go. Twins confirm once.
         """
+        firsts = {(payment.key, payment.attempt): payment for payment in reversed(authorized)}
         async with self._database.driver("confirm") as connection:
-            held_seconds: float | None = await connection.fetchval(
-                statements.CONFIRM, key.event_id, key.order_id.hex(), attempt
+            rows = await connection.fetch(
+                statements.CONFIRM,
+                *_columns(key for key, _ in firsts),
+                [attempt for _, attempt in firsts],
             )
-        return held_seconds
+            held_seconds = {
+                OrderKey(event_id.hex, order_id.bytes): seconds
+                for event_id, order_id, seconds in rows
+            }
+            orders = await self._read(connection, {payment.key for payment in authorized})
+        return [
+            OrderSettled(
+                orders[payment.key],
+                held_seconds.get(payment.key)
+                if firsts[payment.key, payment.attempt] is payment
+                else None,
+            )
+            for payment in authorized
+        ]
 
     async def payments_due(self, given_up_after_seconds: float, size: int) -> list[PaymentDue]:
         """Payments that wait for the provider, those longest waiting first.
@@ -343,7 +408,7 @@ class Ledger:
 
     # -- reconciling
 
-    async def live_orders(self, event_id: str) -> AsyncIterator[list[Order]]:
+    async def live_orders(self, event_id: str) -> AsyncIterator[list[LiveOrder]]:
         """The event's held and confirmed orders by id, in chunks, each read at its own instant."""
         after = _ID_BEFORE_ALL
         while True:
@@ -352,7 +417,10 @@ class Ledger:
                     statements.READ_LIVE_AFTER, event_id, CHUNK_ORDERS, after
                 )
             if rows:
-                yield [order_from(row) for row in rows]
+                yield [
+                    LiveOrder(id_.bytes, buyer_id, _fingerprint(signed), _items(pairs))
+                    for id_, buyer_id, signed, pairs in rows
+                ]
             if len(rows) < CHUNK_ORDERS:
                 return
             after = rows[-1]["id"].hex
@@ -497,6 +565,12 @@ def _payment_is_due(given_up_after_seconds: float) -> ColumnElement[bool]:
     return payments.c.state.in_(waiting) | ((payments.c.state == PaymentState.STARTED) & given_up)
 
 
+def _columns(keys: Iterable[OrderKey]) -> tuple[list[str], list[str]]:
+    """Event ids and order ids as the statements take them."""
+    keys = list(keys)
+    return [key.event_id for key in keys], [key.order_id.hex() for key in keys]
+
+
 def _key_of(request: OrderRequest) -> OrderKey:
     return OrderKey(request.event_id, request.order_id)
 
@@ -525,12 +599,16 @@ def order_from(row: asyncpg.Record) -> Order:
         buyer_id=row["buyer_id"],
         status=OrderStatus(row["status"]),
         fingerprint=_fingerprint(row["fingerprint"]),
-        items=tuple(Item(*pair) for pair in row["items"]),
+        items=_items(row["items"]),
         amount_minor_units=row["amount_minor_units"],
         currency=row["currency"],
         created_at=row["created_at"],
         expires_at=row["expires_at"],
     )
+
+
+def _items(pairs: Iterable[Sequence[int]]) -> tuple[Item, ...]:
+    return tuple(Item(*pair) for pair in pairs)
 
 
 def _fingerprint(signed: int) -> bytes:

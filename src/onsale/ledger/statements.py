@@ -251,19 +251,23 @@ ON CONFLICT DO NOTHING
 RETURNING event_id, id
 """
 
-# $1 event, $2 order, $3 buyer, $4 method, $5 most attempts. A row with the attempt to make when the
-# order is payable, no other attempt is under way and not too many were made; written down before
-# the provider hears of it, so that a crash leaves nothing that nobody knows of.
-BEGIN_PAYMENT = """
+# $1 events, $2 orders, $3 buyers, $4 methods, in parallel; $5 most attempts of an order. A row with
+# the attempt to make for each order that is payable, has no other attempt under way and not too
+# many made; written down before the provider hears of it, so that a crash leaves nothing that
+# nobody knows of.
+BEGIN_PAYMENTS = """
 INSERT INTO payments (event_id, order_id, attempt, method, amount_minor_units, state)
-SELECT event_id, id,
-       (SELECT coalesce(max(attempt), 0) + 1 FROM payments WHERE event_id = $1 AND order_id = $2),
-       $4, amount_minor_units, 'started'
-FROM orders
-WHERE event_id = $1 AND id = $2 AND buyer_id = $3 AND status = 'held' AND expires_at > now()
-  AND (SELECT count(*) FROM payments WHERE event_id = $1 AND order_id = $2) < $5
+SELECT o.event_id, o.id, tried.last + 1, a.method, o.amount_minor_units, 'started'
+FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[]) AS a (event_id, id, buyer_id, method)
+JOIN orders o ON o.event_id = a.event_id AND o.id = a.id AND o.buyer_id = a.buyer_id
+CROSS JOIN LATERAL (
+    SELECT coalesce(max(attempt), 0) AS last, count(*) AS attempts
+    FROM payments p WHERE p.event_id = o.event_id AND p.order_id = o.id
+) AS tried
+WHERE o.status = 'held' AND o.expires_at > now() AND tried.attempts < $5
+ORDER BY o.event_id, o.id
 ON CONFLICT DO NOTHING
-RETURNING attempt
+RETURNING event_id, order_id, attempt
 """
 
 # $1 event, $2 order. Whether the hold is overdue, and the attempt that stands in the way of a new
@@ -284,31 +288,47 @@ WHERE event_id = $1 AND order_id = $2 AND attempt = $3 AND state = $4::text::pay
 RETURNING attempt
 """
 
-# $1 event, $2 order, $3 attempt. A row when this payment confirmed the order: seconds since the
-# hold. The payment is authorised in the same step, or else is to be let go.
+# $1 events, $2 orders, $3 attempts, in parallel. A row for each order that its payment confirmed:
+# seconds since the hold. A payment is authorised in the same step, or else is to be let go.
 CONFIRM = f"""
-WITH confirmed AS (
-    UPDATE orders SET status = 'confirmed', confirmed_at = now(), expires_at = NULL
-    WHERE event_id = $1 AND id = $2 AND status = 'held' AND expires_at > now()
-      AND EXISTS (SELECT FROM payments
-                  WHERE event_id = $1 AND order_id = $2 AND attempt = $3 AND state = 'started')
-    RETURNING event_id, id, status, created_at
+WITH asked AS (
+    SELECT p.event_id, p.order_id, p.attempt
+    FROM payments p
+    JOIN unnest($1::uuid[], $2::uuid[], $3::int[]) AS a (event_id, order_id, attempt)
+      ON a.event_id = p.event_id AND a.order_id = p.order_id AND a.attempt = p.attempt
+    WHERE p.state = 'started'
+    ORDER BY p.event_id, p.order_id, p.attempt FOR NO KEY UPDATE OF p
+), held AS (
+    SELECT o.event_id, o.id FROM orders o
+    JOIN asked ON asked.event_id = o.event_id AND asked.order_id = o.id
+    WHERE o.status = 'held' AND o.expires_at > now()
+    ORDER BY o.event_id, o.id FOR NO KEY UPDATE OF o
+), confirmed AS (
+    UPDATE orders o SET status = 'confirmed', confirmed_at = now(), expires_at = NULL
+    FROM held WHERE o.event_id = held.event_id AND o.id = held.id
+    RETURNING o.event_id, o.id, o.status, o.created_at
 ), paid AS (
-    UPDATE payments SET changed_at = now(),
-        state = (CASE WHEN EXISTS (SELECT FROM confirmed)
-                      THEN 'authorized' ELSE 'void_due' END)::payment_state
-    WHERE event_id = $1 AND order_id = $2 AND attempt = $3 AND state = 'started'
+    UPDATE payments p SET changed_at = now(),
+        state = (CASE WHEN confirmed.id IS NULL
+                      THEN 'void_due' ELSE 'authorized' END)::payment_state
+    FROM asked
+    LEFT JOIN confirmed ON confirmed.event_id = asked.event_id AND confirmed.id = asked.order_id
+    WHERE p.event_id = asked.event_id AND p.order_id = asked.order_id
+      AND p.attempt = asked.attempt AND p.state = 'started'
 ), units AS (
-    SELECT tier_number, quantity FROM order_items
-    JOIN confirmed ON confirmed.event_id = order_items.event_id AND confirmed.id = order_id
+    SELECT i.event_id, i.tier_number, sum(i.quantity) AS quantity
+    FROM order_items i
+    JOIN confirmed ON confirmed.event_id = i.event_id AND confirmed.id = i.order_id
+    GROUP BY i.event_id, i.tier_number
 ), locked AS (
-    SELECT number, quantity FROM tiers JOIN units ON tier_number = number
-    WHERE event_id = $1 ORDER BY number FOR NO KEY UPDATE OF tiers
+    SELECT t.event_id, t.number, units.quantity
+    FROM tiers t JOIN units ON units.event_id = t.event_id AND units.tier_number = t.number
+    ORDER BY t.event_id, t.number FOR NO KEY UPDATE OF t
 ), counted AS (
-    UPDATE tiers SET sold = sold + quantity
-    FROM locked WHERE tiers.event_id = $1 AND tiers.number = locked.number
+    UPDATE tiers t SET sold = t.sold + locked.quantity
+    FROM locked WHERE t.event_id = locked.event_id AND t.number = locked.number
 ), {_told("confirmed")}
-SELECT extract(epoch FROM now() - created_at)::float8 AS held_seconds FROM confirmed
+SELECT event_id, id, extract(epoch FROM now() - created_at)::float8 AS held_seconds FROM confirmed
 """
 
 _READ = """
@@ -339,10 +359,14 @@ READ_OF_BUYER_AFTER = f"""
 ORDER BY o.created_at DESC, o.event_id DESC, o.id DESC LIMIT $2
 """
 
-# $1 event, $2 most orders, $3 id after which the chunk begins.
-READ_LIVE_AFTER = f"""
-{_READ} WHERE o.event_id = $1 AND o.id > $3::uuid AND o.status IN ('held', 'confirmed')
-ORDER BY o.id LIMIT $2
+# $1 event, $2 most orders, $3 id after which the chunk begins. What the gate is told of them.
+READ_LIVE_AFTER = """
+SELECT id, buyer_id, fingerprint,
+       ARRAY(SELECT ARRAY[tier_number, quantity] FROM order_items i
+             WHERE i.event_id = $1 AND i.order_id = o.id ORDER BY tier_number) AS items
+FROM orders o
+WHERE event_id = $1 AND id > $3::uuid AND status IN ('held', 'confirmed')
+ORDER BY id LIMIT $2
 """
 
 # $1 event, $2 units. Buyers whose live orders come to more.

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from threading import get_native_id
 from time import perf_counter
+from typing import Any
 
 from prometheus_client import start_http_server
 
@@ -89,7 +90,7 @@ def cpu_wait_seconds() -> float:
         os.close(stat)
 
 
-async def stop(*tasks: "asyncio.Task[None]") -> None:
+async def stop(*tasks: "asyncio.Future[Any]") -> None:
     """Cancel tasks until they have ended.
 
     Once is not enough: a cancellation that meets redis-py's own time-out at the end of a read is

@@ -131,7 +131,7 @@ def without_ids(name: str, run: Run) -> str:
     """
     for event in run.events:
         name = name.replace(event, "" if len(run.events) == 1 else f"…{event[-_ID_END:]}")
-    return name.strip()
+    return name.strip() or "the event"
 
 
 def moment(at: float, run: Run) -> float:
@@ -183,7 +183,9 @@ def _lines(panel: Panel, run: Run, found: Sequence[Named]) -> Plot:
     shown = _worth_showing(found)
     rows = [_values(each.series, run) for each in shown]
     heights = _stacked(rows) if panel.stacked else rows
-    highest = max((v for row in heights for v in row if v is not None), default=0.0)
+    highest = max(v for row in heights for v in row if v is not None)
+    # Where nothing happened the plot is as high as what would be too much.
+    highest = highest or max((step.value or 0.0 for step in panel.steps), default=0.0)
     distance = nice(highest / _TICKS, 2 if panel.unit in ("bytes", "Bps") else 10)
     top = max(math.ceil(highest / distance - 1e-9), 1) * distance
     place = _place(top, len(heights[0]))
@@ -264,7 +266,8 @@ def _bars(panel: Panel, run: Run, each: Named) -> tuple[Bar, ...]:
             panel.colour(value),
         )
         for begin, end, value in bars
-        if value or panel.unit == "bool_on_off"
+        # That something is not so is only shown where it is good or bad.
+        if value or len(panel.steps) > 1
     )
 
 

@@ -24,7 +24,9 @@ def text(value: float, unit: str) -> str:
 
 
 def _short(value: float) -> str:
-    """Three figures, and all of those before the point."""
+    """Three figures, and up to a million all of those before the point."""
+    if abs(value) >= 1_000_000:
+        return f"{value / 1e6:,.3g} M" if abs(value) < 1e9 else f"{value / 1e9:,.3g} G"
     if value == 0 or abs(value) >= 100:
         return f"{value:,.0f}"
     if abs(value) >= 1:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 from onsale.domain.inventory import Outcome
+from onsale.gate.gate import Admission
 from onsale.ledger.ledger import Placement
 
 
@@ -25,16 +26,18 @@ class Failpoint(NamedTuple):
     goes_on: Callable[[Any], bool] = bool
 
 
-def _anybody_admitted(admission: Any) -> bool:
-    return Outcome.ADMITTED in admission.outcomes
+def _anybody_admitted(answers: Any) -> bool:
+    return any(
+        isinstance(answer, Admission) and Outcome.ADMITTED in answer.outcomes for answer in answers
+    )
 
 
 def _anything_written(placements: Any) -> bool:
     return any(isinstance(placed, Placement) and placed.new for placed in placements)
 
 
-def _held_until_now(held_seconds: Any) -> bool:
-    return held_seconds is not None
+def _anything_confirmed(settled: Any) -> bool:
+    return any(each.held_seconds is not None for each in settled)
 
 
 def _always(answer: Any) -> bool:
@@ -43,7 +46,7 @@ def _always(answer: Any) -> bool:
 
 FAILPOINTS = {
     # placing: gate, ledger, answer
-    "admitted": Failpoint("gate", "admit", goes_on=_anybody_admitted),
+    "admitted": Failpoint("gate", "admit_all", goes_on=_anybody_admitted),
     "before-place": Failpoint("ledger", "place", before=True),
     "placed": Failpoint("ledger", "place", goes_on=_anything_written),
     # placing by the ledger alone: ledger, answer; gate, ledger
@@ -55,7 +58,7 @@ FAILPOINTS = {
     "refunded": Failpoint("ledger", "refund"),
     # paying: provider, ledger, provider, ledger
     "authorized": Failpoint("provider", "authorize", goes_on=_always),
-    "confirmed": Failpoint("ledger", "confirm", goes_on=_held_until_now),
+    "confirmed": Failpoint("ledger", "confirm_orders", goes_on=_anything_confirmed),
     "before-capture": Failpoint("provider", "capture", before=True),
     "captured": Failpoint("provider", "capture", goes_on=_always),
     # telling: ledger, receiver, ledger

@@ -7,6 +7,10 @@ while it is read were admitted by an earlier epoch: the reconciler adopts them a
 until then the ledger's own CHECK stands in for them.
 """
 
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TypeVar
+
 from onsale.domain.errors import GateLost
 from onsale.domain.event import Event
 from onsale.domain.order import Order
@@ -14,7 +18,10 @@ from onsale.gate.codec import encode_body
 from onsale.gate.epoch import make_epoch
 from onsale.gate.gate import Gate
 from onsale.ledger.events import Events
-from onsale.ledger.ledger import Ledger
+from onsale.ledger.ledger import Ledger, LiveOrder
+from onsale.observability.runtime import stop
+
+Chunk = TypeVar("Chunk")
 
 
 async def load_gate(
@@ -38,7 +45,7 @@ async def _load(event: Event, gate: Gate, ledger: Ledger, events: Events) -> Non
     generation = await events.next_gate_generation(event.id)
     epoch = make_epoch(generation, run_id)
     await gate.load(event, epoch)
-    async for chunk in ledger.live_orders(event.id):
+    async for chunk in _ahead(ledger.live_orders(event.id)):
         await gate.adopt(event.id, epoch, [gate_order(order) for order in chunk])
     async for ended in ledger.ended_ids(event.id):
         await gate.mark_seen(event.id, epoch, ended)
@@ -51,6 +58,17 @@ async def _load(event: Event, gate: Gate, ledger: Ledger, events: Events) -> Non
         await gate.configure(newest, epoch)
 
 
-def gate_order(order: Order) -> tuple[bytes, bytes]:
+async def _ahead(chunks: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
+    """The same chunks, each read from one store while the one before is sent to the other."""
+    reading = asyncio.ensure_future(anext(chunks, None))
+    try:
+        while (chunk := await reading) is not None:
+            reading = asyncio.ensure_future(anext(chunks, None))
+            yield chunk
+    finally:
+        await stop(reading)
+
+
+def gate_order(order: Order | LiveOrder) -> tuple[bytes, bytes]:
     """An order of the ledger as the gate takes it: its id and its body."""
     return order.id, encode_body(order.buyer_id, order.fingerprint, order.items)

@@ -5,9 +5,12 @@ a crash anywhere in between, the settler knows what may have been authorised and
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 from time import perf_counter
 
 from onsale.domain.errors import (
+    LedgerUnavailable,
     OrderExpired,
     OrderNotPayable,
     PaymentDeclined,
@@ -15,11 +18,22 @@ from onsale.domain.errors import (
 )
 from onsale.domain.order import Order, OrderStatus
 from onsale.domain.payment import PaymentState
-from onsale.ledger.ledger import PAYMENT_ATTEMPTS_MAX, Ledger, OrderKey, payment_key
+from onsale.ledger.ledger import (
+    PAYMENT_ATTEMPTS_MAX,
+    Ledger,
+    OrderKey,
+    OrderSettled,
+    PaymentAuthorized,
+    PaymentBegun,
+    PaymentRequest,
+    payment_key,
+)
 from onsale.observability import metrics
 from onsale.payments.provider import AnswerLost, Declined, PaymentProvider
 from onsale.sales.catalog import Catalog
 from onsale.sales.ending import own_order
+from onsale.sales.group_commit import Answer, GroupCommit, Job, Pending
+from onsale.settings import Settings
 
 # A lost answer is asked for once more, under the same key.
 _AUTHORIZE_TRIES = 2
@@ -33,19 +47,33 @@ _DID_NOT_ANSWER = (
 
 
 class Paying:
-    """The use case of paying. `timeout_seconds` bounds one call to the provider."""
+    """The use case of paying."""
 
     def __init__(
         self,
         catalog: Catalog,
         ledger: Ledger,
         provider: PaymentProvider,
-        timeout_seconds: float,
+        settings: Settings,
     ) -> None:
         self._catalog = catalog
         self._ledger = ledger
         self._provider = provider
-        self._timeout_seconds = timeout_seconds
+        self._timeout_seconds = settings.payment_timeout_seconds
+        # In batches, for a tier's row is locked until the confirmation that counts on it is on
+        # disk: one by one they would wait for each other.
+        stage = partial(
+            GroupCommit,
+            batch_size_max=settings.ledger_batch_size_max,
+            in_flight_max=settings.ledger_batches_in_flight_max,
+            queue_size_max=settings.batch_queue_size_max,
+        )
+        self._beginning: GroupCommit[PaymentRequest, PaymentBegun | None] = stage(
+            self._begin_all, stage="payment_begin"
+        )
+        self._confirming: GroupCommit[PaymentAuthorized, OrderSettled] = stage(
+            self._confirm_all, stage="payment_confirm"
+        )
 
     async def pay(self, key: OrderKey, buyer_id: str, method: str) -> Order:
         """Pay for the buyer's hold; paying a paid order changes nothing.
@@ -53,14 +81,13 @@ class Paying:
         Raises `NotFound`, `OrderExpired`, `OrderNotPayable`, `PaymentDeclined`,
         `RequestInProgress` (another method is being tried), `LedgerUnavailable`.
         """
-        attempt = await self._begin(key, buyer_id, method)
-        if attempt is None:
-            return await own_order(self._ledger, key, buyer_id)
         sale = await self._catalog.require(key.event_id)
-        order = await own_order(self._ledger, key, buyer_id)
+        begun = await self._begin(key, buyer_id, method)
+        if begun is None:
+            return await own_order(self._ledger, key, buyer_id)
+        attempt, order = begun
         await self._authorize(key, attempt, order, method)
-        held_seconds = await self._ledger.confirm(key, attempt)
-        order = await own_order(self._ledger, key, buyer_id)
+        order, held_seconds = await self._confirming.submit(PaymentAuthorized(key, attempt))
         if held_seconds is not None:
             metrics.payments_total.labels("ok").inc()
             metrics.checkout_duration_seconds.observe(held_seconds)
@@ -77,12 +104,23 @@ class Paying:
         _require_paid(order)
         return order
 
-    async def _begin(self, key: OrderKey, buyer_id: str, method: str) -> int | None:
+    async def drain(self) -> None:
+        """Wait until every payment in a batch has been answered."""
+        await self._beginning.drain()
+        await self._confirming.drain()
+
+    async def _begin_all(self, batch: list[Pending[PaymentRequest, PaymentBegun | None]]) -> None:
+        await _answer_all(self._ledger.begin_payments, batch)
+
+    async def _confirm_all(self, batch: list[Pending[PaymentAuthorized, OrderSettled]]) -> None:
+        await _answer_all(self._ledger.confirm_orders, batch)
+
+    async def _begin(self, key: OrderKey, buyer_id: str, method: str) -> PaymentBegun | None:
         """The attempt to make, or to join when the same is being made; `None` for a paid order."""
         for _ in range(_BEGIN_TRIES):
-            attempt = await self._ledger.begin_payment(key, buyer_id, method)
-            if attempt is not None:
-                return attempt
+            begun = await self._beginning.submit(PaymentRequest(key, buyer_id, method))
+            if begun is not None:
+                return begun
             order = await own_order(self._ledger, key, buyer_id)
             if order.status is not OrderStatus.HELD:
                 _require_paid(order)
@@ -100,7 +138,7 @@ class Paying:
                 )
                 continue
             if under_way.method == method:
-                return under_way.attempt
+                return PaymentBegun(under_way.attempt, order)
             break
         raise RequestInProgress
 
@@ -138,6 +176,26 @@ class Paying:
             except AnswerLost:
                 if last_try == _AUTHORIZE_TRIES:
                     raise
+
+
+async def _answer_all(
+    write: Callable[[list[Job]], Awaitable[list[Answer]]], batch: list[Pending[Job, Answer]]
+) -> None:
+    """Write a batch and answer it; one that is refused as a whole is written one by one."""
+    try:
+        answers = await write([pending.job for pending in batch])
+    except LedgerUnavailable:
+        raise
+    except Exception as refused:
+        if len(batch) == 1:
+            batch[0].fail(refused)
+            return
+        metrics.batch_splits_total.inc()
+        for pending in batch:
+            await _answer_all(write, [pending])
+        return
+    for pending, answer in zip(batch, answers, strict=True):
+        pending.answer(answer)
 
 
 def given_up_after_seconds(timeout_seconds: float) -> float:

@@ -97,6 +97,24 @@ class Placing:
             queue_size_max=settings.batch_queue_size_max,
         )
 
+    def refuses(self, event_id: str) -> bool:
+        """Whether the event has buyers to be refused, as far as is known here."""
+        sale = self._catalog.known(event_id)
+        return sale is not None and sale.refuses
+
+    def refusal(self, event_id: str, buyer_id: str, key: str, asked: Asked) -> Refused | None:
+        """Why this order is refused, if that is known here: `place` would raise it.
+
+        Raises `InvalidRequest`.
+        """
+        sale = self._catalog.known(event_id)
+        if sale is None:
+            return None
+        outcome = sale.refusal(sale.baskets.of(asked).items)
+        if outcome is None or sale.may_have_admitted(order_id(event_id, buyer_id, key)):
+            return None
+        return self._refused(sale, outcome)
+
     async def place(self, event_id: str, buyer_id: str, key: str, asked: Asked) -> Placed:
         """Place an order, durably, or find the one that this key has placed.
 
@@ -176,14 +194,14 @@ class Placing:
         order = placement.order
         if placement.new:
             return Placed(order, replayed=False)
-        same_body = order.fingerprint == request.fingerprint
-        if not (order.status.live and same_body):
-            # The gate took stock just now for an order that is over, or for other items than its
-            # own; a live one is adopted again by the reconciler with what the ledger says it has.
+        if not order.status.live:
+            # The gate took stock just now for an order that is over.
             await self._give_back(sale, [request.order_id])
         if order.status is OrderStatus.ABANDONED:
             return None
-        if not same_body:
+        if order.fingerprint != request.fingerprint:
+            # For which of the two bodies the gate holds stock is not known here: should it be this
+            # one, the reconciler sees to it. Given back, the other's seats would be free.
             raise IdempotencyKeyReused
         sale.meters.replayed()
         return Placed(order, replayed=True)

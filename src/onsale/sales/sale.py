@@ -62,6 +62,7 @@ class Sale:
         "asked_at_seconds",
         "view",
         "known_orders",
+        "_refuses",
         "_seen",
         "_age_seconds_max",
     )
@@ -75,6 +76,7 @@ class Sale:
         # So many of the gate's log of admitted orders have been read, in their order.
         self.known_orders = 0
         self._seen: set[int] = set()
+        self._refuses = False
         self._age_seconds_max = age_seconds_max
 
     # -- keeping the picture, by news of the loading that the event names: one loading's count of
@@ -102,6 +104,7 @@ class Sale:
         if self.view is not None:
             admitted = max(admitted, self.view.orders_ever_admitted)
         self.view = SaleView(availability, asked_at_seconds, admitted)
+        self._see_refusals(availability)
 
     def see_orders(self, names: Sequence[int], after_orders: int) -> None:
         """Who was admitted next after the first `after_orders`."""
@@ -121,6 +124,14 @@ class Sale:
         """What is left of some tiers, as this process just learned."""
         if self.view is not None:
             self.view.availability.available_units.update(available_units)
+            self._see_refusals(self.view.availability)
+
+    def _see_refusals(self, availability: Availability) -> None:
+        # Asked of every order that arrives: worked out when it changes.
+        self._refuses = (
+            min(availability.available_units.values(), default=0) <= 0
+            or self.state() is not SaleState.OPEN
+        )
 
     # -- answering from it
 
@@ -131,11 +142,8 @@ class Sale:
 
     @property
     def refuses(self) -> bool:
-        """Whether there is anybody to be refused for want of seats or time."""
-        return self.view is not None and (
-            self.state() is not SaleState.OPEN
-            or min(self.view.availability.available_units.values(), default=0) <= 0
-        )
+        """Whether there was anybody to be refused, for want of seats or time, at the last look."""
+        return self._refuses and self.view is not None
 
     def state(self) -> SaleState:
         """The sale's state by the freshest picture there is."""

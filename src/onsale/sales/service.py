@@ -47,7 +47,7 @@ class Service:
     def of(cls, settings: Settings) -> "Service":
         """Everything by the settings."""
         gate = Gate.connect(settings)
-        database = Database(create_engine(settings))
+        database = Database(create_engine(settings), settings.db_outage_patience_seconds)
         ledger, events, webhooks = Ledger(database), Events(database), Webhooks(database)
         catalog = Catalog(events, gate, settings.sale_view_age_seconds_max)
         provider = _provider(settings)
@@ -68,7 +68,7 @@ class Service:
             give_back=give_back,
             throttle=Throttle.of(gate, settings),
             placing=Placing(catalog, gate, ledger, give_back, settings),
-            paying=Paying(catalog, ledger, provider, settings.payment_timeout_seconds),
+            paying=Paying(catalog, ledger, provider, settings),
             ending=Ending(catalog, ledger, give_back),
             organising=Organising(catalog, gate, ledger, events),
         )
@@ -78,6 +78,7 @@ class Service:
         with suppress(TimeoutError):
             async with asyncio.timeout(self.settings.shutdown_seconds):
                 await self.placing.drain()
+                await self.paying.drain()
         await self.gate.close()
         await self.database.close()
 

@@ -9,7 +9,9 @@ Where orders wait depends on what is short, and so does how many may:
 - A store. Then the loop idles, and orders wait for batches. What the stages carry within the
   deadline follows from how long their batches take now; more are not let in.
 
-A burst upon a process that is not busy is let in whole: it is served before anybody comes again.
+A burst upon a process at ease is let in whole, and makes its turns long for a while: so the limit
+falls only when that lasts for longer than a burst does. Once it has fallen there is no such
+patience until it is back where it was.
 
 Latency alone could not tell these apart: a batch that has grown to be worth its round trip takes
 longer than an idle one, as it should, and over a slow network it takes long with nobody waiting.
@@ -28,6 +30,8 @@ _LAG_SECONDS_MAX = 0.002
 _LAG_WEIGHT = 0.5
 # Down in a tenth of a second, up again in a few: what is served meanwhile has not waited long.
 _SHRINK, _GROW = 0.8, 1.02
+# Thousands who press in one moment are served in less, and who pressed then has not gone yet.
+_BURST_SECONDS = 1.0
 
 
 class Valve:
@@ -37,13 +41,22 @@ class Valve:
     lower the limit further, but never to none: who is let in finds out how things are then.
     """
 
-    __slots__ = ("_busy_max", "_carried", "_lag_seconds", "_limit_max", "in_flight", "limit")
+    __slots__ = (
+        "_busy_max",
+        "_carried",
+        "_lag_seconds",
+        "_limit_max",
+        "_patience_seconds",
+        "in_flight",
+        "limit",
+    )
 
     def __init__(self, limit_max: int, busy_max: int, carried: Callable[[], float]) -> None:
         self._limit_max = limit_max
         self._busy_max = min(busy_max, limit_max)
         self._carried = carried
         self._lag_seconds = 0.0
+        self._patience_seconds = _BURST_SECONDS
         self.limit = limit_max
         self.in_flight = 0
 
@@ -72,8 +85,12 @@ class Valve:
         wanted: float = max(self.limit, self._busy_max)
         if self._lag_seconds <= _LAG_SECONDS_MAX:
             wanted = min(wanted * _GROW + 1, self._limit_max)
+            if wanted == self._limit_max:
+                self._patience_seconds = _BURST_SECONDS
         elif self.in_flight >= self._busy_max:
             # Turns are long with few orders, too, while a crowd connects: that is not their doing.
-            wanted = max(min(wanted, self.in_flight) * _SHRINK, self._busy_max)
+            self._patience_seconds -= _TICK_SECONDS + seconds
+            if self._patience_seconds < 0:
+                wanted = max(min(wanted, self.in_flight) * _SHRINK, self._busy_max)
         self.limit = max(1, int(min(wanted, self._carried())))
         metrics.orders_in_flight_limit.set(self.limit)
