@@ -326,13 +326,49 @@ def report(
 ) -> None:
     """Draw a run as one HTML page: the panels of the dashboards, without Grafana."""
     with _one_line_errors():
+        from onsale.bottleneck import read_verdict
         from onsale.report import Prometheus, find_run, write_report
 
         books = json.loads(audit_file.read_bytes()) if audit_file else None
-        url = prometheus or Settings().prometheus_url or "http://127.0.0.1:9090"
-        with Prometheus(url) as server:
-            write_report(out, server, find_run(server, testid=testid, minutes=minutes), books=books)
+        with Prometheus(_prometheus_url(prometheus)) as server:
+            run = find_run(server, testid=testid, minutes=minutes)
+            write_report(out, server, run, verdict=read_verdict(server, run), books=books)
         typer.echo(out)
+
+
+@app.command()
+def bottleneck(
+    prometheus: Annotated[
+        str | None,
+        typer.Option(help="Where it answers (default: ONSALE_PROMETHEUS_URL, or port 9090 here)."),
+    ] = None,
+    testid: Annotated[
+        str | None, typer.Option(help="A load test (default: the newest of the last day).")
+    ] = None,
+    begin: Annotated[
+        datetime | None, typer.Option("--from", help="UTC; a time instead of a load test.")
+    ] = None,
+    end: Annotated[datetime | None, typer.Option("--to", help="UTC (default: now).")] = None,
+    evidence: Annotated[
+        bool, typer.Option("--evidence", help="With the queries that it rests on.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Name the stage that limited a run, since when, and what to try next."""
+    with _one_line_errors():
+        from onsale.bottleneck import read_verdict, render
+        from onsale.bottleneck.text import as_json as verdict_as_json
+        from onsale.report import Prometheus, find_run
+
+        if begin is None and end is not None:
+            _fail("--to needs --from", _MISUSED)
+        between = (_unix(begin), _unix(end or datetime.now(UTC))) if begin else None
+        with Prometheus(_prometheus_url(prometheus)) as server:
+            verdict = read_verdict(server, find_run(server, testid=testid, between=between))
+        if as_json:
+            typer.echo(json.dumps(verdict_as_json(verdict)))
+        else:
+            render(verdict, Console(), evidence=evidence)
 
 
 @app.command()
@@ -593,13 +629,25 @@ def _run_scenario(
     return verdict, _write_page(verdict, prometheus_url, report_dir / "run.html")
 
 
+def _prometheus_url(given: str | None) -> str:
+    """As given, as configured, or where `onsale monitor` starts one."""
+    return given or Settings().prometheus_url or "http://127.0.0.1:9090"
+
+
+def _unix(moment: datetime) -> float:
+    """A time of the command line, which is UTC's unless it says otherwise."""
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
 def _write_page(verdict: "Verdict", prometheus_url: str, path: Path) -> Path:
+    from onsale.bottleneck import read_verdict
     from onsale.report import Prometheus, await_scrape, find_run, write_report
 
     with Prometheus(prometheus_url) as prometheus:
         await_scrape(prometheus, verdict.load.run.ended_at + _AFTERMATH_SECONDS)
         run = find_run(prometheus, testid=verdict.load.run.testid)
-        write_report(path, prometheus, run, books=verdict.audit)
+        found = read_verdict(prometheus, run)
+        write_report(path, prometheus, run, verdict=found, books=verdict.audit)
     return path
 
 

@@ -368,6 +368,8 @@ async def test_stores_and_runtime(seen: Seen, process: str) -> None:
     for dependency in ("postgres", "redis"):
         assert scrape.values("onsale_dependency_up", dependency=dependency) == [1]
     assert scrape.total("onsale_event_loop_lag_seconds_count") > 0
+    assert scrape.total("onsale_cpu_wait_seconds_total") > 0
+    assert scrape.total("onsale_log_write_seconds_total") > 0
     assert scrape.values("onsale_build_info") == [1]
     assert scrape.total("process_cpu_seconds_total") > 0
     assert scrape.total("process_resident_memory_bytes") > 0

@@ -18,6 +18,7 @@ from typing import Literal
 
 import pytest
 
+from onsale.bottleneck import read_verdict
 from onsale.demo.client import ServiceClient
 from onsale.demo.sale import Verdict, run_sale
 from onsale.demo.stack import Stack
@@ -172,8 +173,8 @@ def test_every_counter_of_time_counts(watched: Watched) -> None:
     boards = read_dashboards()
     for name, title in (
         ("bottleneck", "Postgres: WAL sync, utilisation"),
-        ("bottleneck", "4 Gate batches"),
-        ("bottleneck", "6 Ledger batches"),
+        ("bottleneck", "Gate: utilisation"),
+        ("bottleneck", "Ledger: utilisation"),
         ("bottleneck", "Payment: under way"),
         ("flash-sale", "k6's CPU"),
         ("infrastructure", "Main thread"),
@@ -181,6 +182,15 @@ def test_every_counter_of_time_counts(watched: Watched) -> None:
         (panel,) = (panel for panel in panels(boards[name]) if panel.title == title)
         plot = draw(panel, watched.run, watched.prometheus)
         assert any(value for line in plot.lines for value in line.values), title
+
+
+def test_every_figure_of_the_verdict_is_answered(watched: Watched) -> None:
+    found = read_verdict(watched.prometheus, watched.run)
+    read = [reading for each in found.findings for reading in each.observed.readings]
+    assert [reading.signal.name for reading in read if not reading.points] == []
+    shares = {each.stage.name: each.share for each in found.findings}
+    assert 0 < shares["gate"] < 1
+    assert 0 < shares["ledger"] <= 1
 
 
 def test_a_run_is_found_with_its_phases_events_and_generator(watched: Watched) -> None:

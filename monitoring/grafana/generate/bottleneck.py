@@ -1,7 +1,8 @@
 """What limited the service: each stage in the order in which a request meets them.
 
-The first row is one number a stage, its utilisation; the first one that is red is where to look.
-Below, each stage has its utilisation, its saturation (what queues or waits there) and its errors.
+The first row is one number a stage: the figure by which `onsale bottleneck` decides, from the same
+source, against the same knee. Below, each stage has its utilisation, its saturation (what queues or
+waits there) and its errors.
 """
 
 from monitoring.grafana.generate.panels import (
@@ -25,108 +26,37 @@ from monitoring.grafana.generate.queries import (
     quantile,
     rate,
 )
-from onsale.settings import Settings
-
-
-def default(setting: str) -> float:
-    """What a process has when nobody set it."""
-    return float(Settings.model_fields[setting].default)
-
-
-LEDGER_BATCHES = default("ledger_batches_in_flight_max")
-PAYMENT_TIMEOUT_SECONDS = default("payment_timeout_seconds")
-
-GENERATOR_USE = f"{rate('k6_process_cpu_seconds_total', RUN)} / max(k6_process_cpus{{{RUN}}})"
-CPU = "node_cpu_seconds_total"
-HOST_USE = f'1 - sum(rate({CPU}{{mode=~"idle|iowait"}}{RATE})) / sum(rate({CPU}{RATE}))'
-WORKER_USE = f"rate(process_cpu_seconds_total{{{API}}}{RATE})"
-GATE_USE = busy("onsale_batch_duration_seconds", f'{PROCESS},stage="gate"', "instance")
-REDIS_USE = (
-    f"sum(rate(redis_cpu_user_main_thread_seconds_total{RATE}))"
-    f" + sum(rate(redis_cpu_sys_main_thread_seconds_total{RATE}))"
+from onsale.bottleneck.stages import (
+    GATE_USE,
+    GENERATOR_USE,
+    HOST_USE,
+    LEDGER_BATCHES,
+    LEDGER_USE,
+    PAYMENT_TIMEOUT_SECONDS,
+    POOL_USE,
+    PROCESS_CPU,
+    REDIS_CPU,
+    STAGES,
+    WAL_USE,
+    Stage,
 )
-LEDGER_USE = (
-    busy("onsale_batch_duration_seconds", f'{PROCESS},stage=~"ledger.*"', "instance")
-    + f" / {LEDGER_BATCHES:.0f}"
-)
-POOL_USE = (
-    f'sum by (instance)(onsale_db_pool_connections{{{PROCESS},state="in_use"}})'
-    f" / sum by (instance)(onsale_db_pool_size_max{{{PROCESS}}})"
-)
-WAL_USE = f"sum(rate(postgres_wal_sync_seconds_total{RATE}))"
-LOCKED = or_zero('sum(postgres_sessions_count{wait_type="Lock"})')
+
 ACTIVE = 'sum(postgres_sessions_count{state="active"})'
-LOCK_USE = f"{LOCKED} / clamp_min({or_zero(ACTIVE)}, 1)"
-PAYMENT_USE = (
-    f"{quantile(0.95, 'onsale_payment_duration_seconds', PROCESS)} / {PAYMENT_TIMEOUT_SECONDS:.0f}"
-)
+# From this share of its knee on a stage is close to it.
+CLOSE_SHARE = 0.75
 
 
-def use(title: str, description: str, query: str) -> Panel:
-    """One stage's number: how much of it is used, from 0 to 1."""
-    return stat(title, description, "percentunit", above(0.7, 0.9), query)
+def stage_panel(number: int, stage: Stage) -> Panel:
+    """One stage's number: the signal that decides whether it is saturated, against its knee."""
+    signal = stage.decisive
+    assert signal.knee is not None
+    steps = above(CLOSE_SHARE * signal.knee, signal.knee)
+    return stat(f"{number} {stage.title}", stage.good, signal.unit, steps, signal.query)
 
 
-STAGES = Row(
-    "Which stage is used up: the first red one is the answer",
-    (
-        use(
-            "1 Load generator",
-            "k6's CPU of what the machine has. Good: under 70 %; above, the generator is the limit"
-            " and nothing to the right of it counts.",
-            GENERATOR_USE,
-        ),
-        use(
-            "2 Host CPU",
-            "Of all cores together. Good: under 70 %; above, everything below waits for a core.",
-            HOST_USE,
-        ),
-        use(
-            "3 API process",
-            "CPU of the busiest API process, of the one core it can use. Good: under 70 %; above,"
-            " start more of them (`--workers`).",
-            f"max({WORKER_USE})",
-        ),
-        use(
-            "4 Gate batches",
-            "Share of time in which the busiest process has a gate batch under way. Good: under"
-            " 70 %; above, look at Redis and at the way to it.",
-            f"max({GATE_USE})",
-        ),
-        use(
-            "5 Redis main thread",
-            "Its CPU, of one core. Good: under 70 %; one event cannot have more than this.",
-            REDIS_USE,
-        ),
-        use(
-            "6 Ledger batches",
-            "Of those that a process may have under way at once. Good: under 70 %; above, orders"
-            " queue for the ledger.",
-            f"max({LEDGER_USE})",
-        ),
-        use(
-            "7 Ledger pool",
-            "Connections in use, of the process that has the fewest left. Good: under 70 %.",
-            f"max({POOL_USE})",
-        ),
-        use(
-            "8 Locks in Postgres",
-            "Working sessions that wait for a lock. Good: 0 %, save for a moment.",
-            LOCK_USE,
-        ),
-        use(
-            "9 WAL sync",
-            "Share of time in which Postgres waits for its disk to sync the log. Good: under 70 %;"
-            " above, the disk is the limit, and only bigger batches or a faster one help.",
-            WAL_USE,
-        ),
-        use(
-            "10 Payment provider",
-            "p95 of an authorisation, of the time it may take. Good: under 70 %. No value means"
-            " that nobody paid.",
-            PAYMENT_USE,
-        ),
-    ),
+FIRST_ROW = Row(
+    "Which stage is at its knee: the verdict's own figures, in the order of a request",
+    tuple(stage_panel(number, stage) for number, stage in enumerate(STAGES, start=1)),
     height=4,
 )
 
@@ -195,14 +125,14 @@ HOST = Row(
 )
 
 WORKER = Row(
-    "3 API processes and their event loops",
+    "3 to 6 API processes and their event loops",
     (
         line(
             "API: utilisation",
             "CPU by process; one cannot use more than a core. Good: under 70 %.",
             "percentunit",
             above(0.7, 0.9),
-            (WORKER_USE, "{{instance}}"),
+            (PROCESS_CPU, "{{instance}}"),
         ),
         line(
             "API: saturation",
@@ -232,7 +162,7 @@ WORKER = Row(
 )
 
 GATE = Row(
-    "4 Gate batches",
+    "7 Gate batches",
     (
         line(
             "Gate: utilisation",
@@ -267,14 +197,14 @@ GATE = Row(
 )
 
 REDIS = Row(
-    "5 Redis",
+    "8 Redis",
     (
         line(
             "Redis: utilisation",
             "The main thread's CPU, of one core. Good: under 70 %.",
             "percentunit",
             above(0.7, 0.9),
-            (REDIS_USE, "main thread"),
+            (REDIS_CPU, "main thread"),
         ),
         line(
             "Redis: saturation",
@@ -305,7 +235,7 @@ REDIS = Row(
 )
 
 LEDGER = Row(
-    "6 Ledger batches",
+    "9 Ledger batches",
     (
         line(
             "Ledger: utilisation",
@@ -338,7 +268,7 @@ LEDGER = Row(
 )
 
 POOL = Row(
-    "7 Ledger pool",
+    "10 Ledger pool",
     (
         line(
             "Pool: utilisation",
@@ -366,7 +296,7 @@ POOL = Row(
 )
 
 POSTGRES = Row(
-    "8 and 9 Postgres",
+    "11 and 12 Postgres",
     (
         Panel(
             "Postgres: what working sessions wait for",
@@ -432,7 +362,7 @@ POSTGRES = Row(
 )
 
 PAYMENT = Row(
-    "10 Payment provider",
+    "13 Payment provider",
     (
         line(
             "Payment: under way",
@@ -465,5 +395,5 @@ BOTTLENECK = Dashboard(
     "bottleneck",
     "Bottleneck",
     "Utilisation, saturation and errors of each stage, in the order in which a request meets them.",
-    (STAGES, GENERATOR, HOST, WORKER, GATE, REDIS, LEDGER, POOL, POSTGRES, PAYMENT),
+    (FIRST_ROW, GENERATOR, HOST, WORKER, GATE, REDIS, LEDGER, POOL, POSTGRES, PAYMENT),
 )

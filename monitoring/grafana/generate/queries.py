@@ -1,19 +1,21 @@
 """How the metrics are asked: the selectors, and the shapes that many panels share.
 
-Grafana replaces `$event`, `$instance` and `$testid` by what was chosen, everything (`.+`) by
-default, and `$__rate_interval` by four scrapes or more.
+What the verdict of `onsale bottleneck` asks as well is `onsale.bottleneck.promql`'s. Grafana
+replaces `$event` as it does the variables there.
 """
 
-RATE = "[$__rate_interval]"
+from onsale.bottleneck.promql import API as API
+from onsale.bottleneck.promql import BUYERS as BUYERS
+from onsale.bottleneck.promql import PROCESS as PROCESS
+from onsale.bottleneck.promql import RATE as RATE
+from onsale.bottleneck.promql import RUN as RUN
+from onsale.bottleneck.promql import busy as busy
+from onsale.bottleneck.promql import mean as mean
+from onsale.bottleneck.promql import or_zero as or_zero
+from onsale.bottleneck.promql import quantile as quantile
+from onsale.bottleneck.promql import rate as rate
 
 EVENT = 'event=~"$event"'
-# A process of the service; its exporters and stores have no variable, there is one of each.
-PROCESS = 'instance=~"$instance"'
-API = f'job="onsale-api",{PROCESS}'
-# The buyers' calls: no probes, and no streams, which last as long as somebody looks.
-BUYERS = f'{PROCESS},route=~"/v1/.+",route!~".+/stream"'
-# One run of k6.
-RUN = 'testid=~"$testid"'
 PLACE = f'{RUN},name="POST /v1/events/{{event_id}}/orders"'
 # The same requests as each side counts them: those that place an order.
 PLACE_AT_SERVER = f'{PROCESS},method="POST",route="/v1/events/{{event_id}}/orders"'
@@ -21,40 +23,9 @@ PLACE_AT_SERVER = f'{PROCESS},method="POST",route="/v1/events/{{event_id}}/order
 LATENCY = "onsale_http_request_duration_seconds"
 
 
-def rate(metric: str, labels: str = "", *by: str) -> str:
-    """How fast a counter grows, a second, over all series or one line per label in `by`."""
-    groups = f" by ({', '.join(by)})" if by else ""
-    selector = f"{metric}{{{labels}}}" if labels else metric
-    return f"sum{groups}(rate({selector}{RATE}))"
-
-
-def quantile(rank: float, metric: str, labels: str, *by: str) -> str:
-    """The `rank` quantile of a histogram's last few scrapes, one line per label in `by`."""
-    groups = ", ".join(("le", *by))
-    return (
-        f"histogram_quantile({rank}, sum by ({groups}) (rate({metric}_bucket{{{labels}}}{RATE})))"
-    )
-
-
 def client_quantile(rank: float, metric: str, labels: str) -> str:
     """The same of what k6 saw: its histograms are native, and have no buckets to name."""
     return f"histogram_quantile({rank}, sum(rate({metric}{{{labels}}}{RATE})))"
-
-
-def mean(metric: str, labels: str, by: str) -> str:
-    """The mean of a histogram's last few scrapes; no line while nothing is observed."""
-    total, count = (rate(f"{metric}_{part}", labels, by) for part in ("sum", "count"))
-    return f"{total} / ({count} > 0)"
-
-
-def busy(metric: str, labels: str, *by: str) -> str:
-    """How many of what a histogram times were under way on average: 1 is one all the time."""
-    return rate(f"{metric}_sum", labels, *by)
-
-
-def or_zero(expression: str) -> str:
-    """An aggregation that is 0, not nothing, where there is no series yet."""
-    return f"({expression} or vector(0))"
 
 
 def share(part: str, whole: str) -> str:

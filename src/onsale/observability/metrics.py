@@ -229,6 +229,14 @@ event_loop_lag_seconds = Histogram(
     "How much later than asked the event loop woke a sleeper.",
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
 )
+cpu_wait_seconds_total = Counter(
+    "onsale_cpu_wait_seconds_total",
+    "For how long the event loop's thread could have run and had no core; Linux alone says so.",
+)
+log_write_seconds_total = Counter(
+    "onsale_log_write_seconds_total",
+    "For how long the process wrote log lines, and did nothing else meanwhile.",
+)
 dependency_up = Gauge(
     "onsale_dependency_up",
     "1 when the last check of the dependency went well.",

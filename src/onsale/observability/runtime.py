@@ -2,9 +2,11 @@
 
 import asyncio
 import gc
+import os
 import platform
 from collections.abc import Callable
 from importlib.metadata import version
+from threading import get_native_id
 from time import perf_counter
 from typing import Any
 
@@ -15,6 +17,7 @@ from onsale.observability import metrics
 _LAG_SAMPLE_SECONDS = 0.1
 _CANCEL_AGAIN_SECONDS = 0.1
 _PORT_POLL_SECONDS = 0.2
+_NANOSECONDS = 1e-9
 
 
 def serve_metrics(host: str, first_port: int, ports: int = 1) -> int:
@@ -59,13 +62,32 @@ def calm_garbage_collector() -> None:
 
 
 async def watch_event_loop(report: Callable[[], None] = lambda: None) -> None:
-    """Measure for ever how late the event loop wakes a sleeper, and let others report beside it."""
+    """Measure for ever how late the event loop wakes a sleeper and how long its thread waits for a
+    core, and let others report beside it.
+    """
+    waited_seconds = cpu_wait_seconds()
     while True:
         asleep_since = perf_counter()
         await asyncio.sleep(_LAG_SAMPLE_SECONDS)
         lag_seconds = perf_counter() - asleep_since - _LAG_SAMPLE_SECONDS
         metrics.event_loop_lag_seconds.observe(max(0.0, lag_seconds))
+        before, waited_seconds = waited_seconds, cpu_wait_seconds()
+        metrics.cpu_wait_seconds_total.inc(waited_seconds - before)
         report()
+
+
+def cpu_wait_seconds() -> float:
+    """For how long this thread was ready and not running: the second field of its schedstat; 0
+    where there is no such file.
+    """
+    try:
+        stat = os.open(f"/proc/self/task/{get_native_id()}/schedstat", os.O_RDONLY)
+    except OSError:
+        return 0.0
+    try:
+        return int(os.read(stat, 100).split()[1]) * _NANOSECONDS
+    finally:
+        os.close(stat)
 
 
 async def stop(*tasks: "asyncio.Future[Any]") -> None:

@@ -23,6 +23,8 @@ LINES_MAX = 8
 _ZEROS_SHOWN = 3
 _TICKS = 3
 _TIME_TICKS = 5
+# Where on a meter the last step begins, so that one sees what lies beyond it.
+_KNEE_AT = 0.8
 # A mark beyond this share of the axis would stand over its end.
 _LAST_TICK = 97.0
 _ID_END = 6
@@ -243,7 +245,7 @@ def _stat(panel: Panel, run: Run, found: Sequence[Named]) -> Plot:
         value=units.text(value, panel.unit),
         state=panel.colour(value),
         which=which,
-        share=min(max(value, 0.0), 1.0) * 100,
+        share=100 * min(max(_KNEE_AT * value / (panel.steps[-1].value or 1), 0.0), 1.0),
     )
 
 

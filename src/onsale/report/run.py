@@ -81,13 +81,20 @@ class _Window:
 
 
 def find_run(
-    prometheus: Prometheus, *, testid: str | None = None, minutes: float | None = None
+    prometheus: Prometheus,
+    *,
+    testid: str | None = None,
+    minutes: float | None = None,
+    between: tuple[float, float] | None = None,
 ) -> Run:
-    """The run of k6 that is called `testid`, or the newest; or all of the last `minutes`.
+    """The run of k6 that is called `testid`, or the newest; or all of the last `minutes`, or all
+    `between` two Unix times.
 
     Raises `ReportError` when there is none.
     """
-    if minutes is not None:
+    if between is not None:
+        window = _Window(*between, None, ())
+    elif minutes is not None:
         now = time.time()
         window = _Window(now - 60 * minutes, now, None, ())
     else:

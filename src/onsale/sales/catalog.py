@@ -116,13 +116,13 @@ class Catalog:
         while True:
             asked_since = monotonic() - _IDLE_SECONDS
             # A retired gate has no news, and neither has its event.
-            await look(
-                [
-                    sale
-                    for sale in self.sales()
-                    if sale.asked_at_seconds > asked_since and not sale.event.gate_retired
-                ]
-            )
+            asked_for = [
+                sale
+                for sale in self.sales()
+                if sale.asked_at_seconds > asked_since and not sale.event.gate_retired
+            ]
+            if asked_for:
+                await look(asked_for)
             await asyncio.sleep(pause_seconds)
 
     async def _read_again(self, sales: list[Sale]) -> None:

@@ -1,0 +1,77 @@
+"""Plants a fault within the service's processes: Python imports this by itself before anything.
+
+`PLANT` says which; without it nothing changes. The service itself knows nothing of it.
+"""
+
+import asyncio
+import os
+import sys
+from itertools import count
+from time import perf_counter
+from typing import Any
+
+
+def compute(seconds: float) -> None:
+    """Keeps the core busy."""
+    until = perf_counter() + seconds
+    while perf_counter() < until:
+        pass
+
+
+def write_access_log() -> None:
+    """Every request writes a line of a kilobyte."""
+    from onsale.http.app import Application
+    from onsale.observability.logging import get_logger
+
+    log = get_logger("access")
+    original = Application.__call__
+
+    async def telling(self: Application, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            log.info("asked", path=scope["path"], everything_else="." * 900)
+        await original(self, scope, receive, send)
+
+    Application.__call__ = telling  # type: ignore[method-assign]
+
+
+def burn_in_every(requests: int, seconds: float) -> None:
+    """Every so many requests one computes within the event loop."""
+    from onsale.http.app import Application
+
+    numbers = count(1)
+    original = Application.__call__
+
+    async def burning(self: Application, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and next(numbers) % requests == 0:
+            compute(seconds)
+        await original(self, scope, receive, send)
+
+    Application.__call__ = burning  # type: ignore[method-assign]
+
+
+def slow_provider(seconds: float) -> None:
+    """The payment provider thinks for that long before each answer."""
+    from onsale.payments.simulated import SimulatedProvider
+
+    original = SimulatedProvider.authorize
+
+    async def thinking(self: SimulatedProvider, *args: Any) -> None:
+        await asyncio.sleep(seconds)
+        await original(self, *args)
+
+    SimulatedProvider.authorize = thinking  # type: ignore[assignment,method-assign]
+
+
+match os.environ.get("PLANT"):
+    case "small pool" if "serve" in sys.orig_argv:
+        # Not at the workers: who loads a gate holds one connection and needs another.
+        os.environ["ONSALE_DB_POOL_SIZE_MAX"] = "1"
+    case "blocking handler":
+        # At 60 buyers a second and some two requests of each, not half of the time.
+        burn_in_every(100, 0.3)
+    case "dear requests":
+        burn_in_every(1, 0.002)
+    case "access log" if "serve" in sys.orig_argv:
+        write_access_log()
+    case "slow provider":
+        slow_provider(1.5)
