@@ -127,16 +127,17 @@ _PAYMENT = "onsale_payment_duration_seconds"
 PAYMENT_USE = f"{mean(_PAYMENT, API)} / {PAYMENT_TIMEOUT_SECONDS:.0f}"
 
 
-def _batched(stage: str, in_flight: float) -> str:
+def _batched(labels: str, in_flight: float) -> str:
     """The seconds of all orders in batches: each flies in one, after half of one if it is busy."""
-    orders = rate("onsale_batch_size_sum", stage)
-    seconds, flights = rate(f"{_BATCH}_sum", stage), rate(f"{_BATCH}_count", stage)
+    orders = rate("onsale_batch_size_sum", labels, "stage")
+    seconds, flights = (rate(f"{_BATCH}_{part}", labels, "stage") for part in ("sum", "count"))
     waited = f"(1 + clamp_max({seconds} / {in_flight:.0f}, 1) / 2)"
-    return f"{orders} * {seconds} / ({flights} > 0) * {waited}"
+    return f"sum({orders} * {seconds} / ({flights} > 0) * {waited})"
 
 
-# Batches, and whatever else asks the ledger: payments, releases.
-_LEDGER_LOST = f"({or_zero(_batched(_LEDGER, LEDGER_BATCHES))} + {_QUERIED} + {_ACQUIRED})"
+# Batches of orders and of payments, and what asks the ledger by itself: releases, reads.
+_LEDGER_BATCHED = _batched(f'{API},stage=~"(ledger|payment).*"', LEDGER_BATCHES)
+_LEDGER_LOST = f"({or_zero(_LEDGER_BATCHED)} + {_QUERIED} + {_ACQUIRED})"
 _STORES = ("redis", "gate", "pool", "locks", "wal", "ledger")
 
 STAGES: Sequence[Stage] = (
