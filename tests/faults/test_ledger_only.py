@@ -32,7 +32,7 @@ from onsale.workers.loop import repeat
 from onsale.workers.reconciler import Reconciler
 from tests.faults.conftest import Stores, admitted_by_ledger, reconcile
 from tests.ledger.books import assert_limit_kept
-from tests.races.books import assert_balanced, code_of, place
+from tests.races.books import assert_balanced, code_of, gate_answers, place
 from tests.races.conftest import running
 from tests.support import MakeEvent, count_rows, live_orders, wait_until
 
@@ -188,6 +188,7 @@ async def test_a_sale_whose_gate_is_struck_in_the_middle_of_it(
 
     await _one_pass(other)
     assert await admitted_by_ledger(service, event) == 0
+    await wait_until(partial(gate_answers, service))
     await wait_until(partial(_everybody_knows, service, processes, event))
     await sale.press_again()
     await reconcile(other, event.id)
