@@ -193,7 +193,7 @@ def worker(
 
         settings = Settings()
         kinds = _worker_kinds(kind)
-        configure_logging(settings.log_level)
+        configure_logging(settings.log_level, traced=bool(settings.tracing_endpoint))
         try:
             serve_metrics(settings.metrics_host, settings.worker_metrics_port)
         except OSError as error:
