@@ -415,8 +415,8 @@ def bench(
     suite: Annotated[
         list[str] | None,
         typer.Option(
-            help="core, quick, disk, redis, live, events, workers, metrics, memory or capacity;"
-            " several run as one. See `loadtest/README.md`."
+            help="core, quick, disk, redis, live, events, workers, metrics, tracing, memory or"
+            " capacity; several run as one. See `loadtest/README.md`."
         ),
     ] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Turns of every variant.")] = None,

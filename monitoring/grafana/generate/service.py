@@ -133,7 +133,7 @@ SIGNALS = Row(
             "s",
             above(0.5, 1),
             tuple(
-                # Once is enough: the points are those of the histogram, whichever quantile is asked.
+                # The points are the histogram's, whichever quantile is asked: once is enough.
                 Query(quantile(rank, LATENCY, BUYERS), f"p{rank * 100:.0f}", exemplars=rank == 0.99)
                 for rank in (0.5, 0.95, 0.99)
             ),

@@ -50,8 +50,9 @@ class Variant:
     With a `sale` it is the service; without, the `app` that is made by `module:factory`, which
     keeps its orders in the `schema` of Postgres, if it keeps any. The rest is where it differs from
     the others: a database of its own, where each commit may take longer; a way to Redis and back
-    that takes longer, through a proxy; more processes; no metrics and logs; more connections; a
-    crowd that arrives by the clock; refusing what it has no time for.
+    that takes longer, through a proxy; more processes; no metrics and logs; a share of the requests
+    that is traced; more connections; a crowd that arrives by the clock; refusing what it has no
+    time for.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Variant:
     redis_delay_ms: float | None = None
     workers: int = 1
     metered: bool = True
+    traced_share: float | None = None
     connections: int | None = None
     arrivals_per_second: int = 0
     sheds: bool = False
@@ -123,6 +125,10 @@ def _by_workers(workers: int) -> Variant:
     return Variant(f"workers_{workers}", f"order by {workers} processes", Sale(), workers=workers)
 
 
+def _traced(share: float, name: str, traced: str, sale: Sale) -> Variant:
+    return Variant(name, f"{traced}, {share:.0%} of them traced", sale, traced_share=share)
+
+
 def _calm(name: str, sale: Sale) -> Variant:
     return Variant(
         f"{name}_calm",
@@ -165,6 +171,14 @@ _ALL = (
         "an order by one guarded statement on the driver itself",
         app="cte:create_app",
         schema="bench_cte",
+    ),
+    _traced(0.01, "order_traced", "order", Sale()),
+    _traced(1, "order_traced_all", "order", Sale()),
+    _traced(
+        0.01,
+        "sold_out_traced",
+        "sold_out",
+        Sale(status=HTTPStatus.CONFLICT, stock=_FEW),
     ),
     *(_on_disk(delay_ms) for delay_ms in (0, 1, 5)),
     *(_far_from_redis(delay_ms) for delay_ms in (0, 1)),
@@ -217,6 +231,10 @@ SUITES = {
     "events": Suite("several events on sale at once", ("events_1", "events_10", "events_100")),
     "workers": Suite("several API processes", ("workers_1", "workers_2", "workers_4")),
     "metrics": Suite("what metrics and logs cost", ("order", "quiet")),
+    "tracing": Suite(
+        "what traces cost",
+        ("order", "order_traced", "order_traced_all", "sold_out", "sold_out_traced"),
+    ),
     "memory": Suite("what the API process grows to", ("memory",)),
     "capacity": Suite(
         "what `onsale capacity` computes from",

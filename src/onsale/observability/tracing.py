@@ -52,7 +52,7 @@ _EXPORT_DELAY_MS = 1_000
 _QUEUE_SPANS_MAX = 2_048
 _EXPORT_SECONDS_MAX = 5.0
 # For what is left when the process ends.
-_CLOSE_SECONDS_MAX = 2.0
+_CLOSE_SECONDS_MAX = 1.0
 
 _TRACEPARENT = b"traceparent"
 # Below nothing: the span begins a trace.
