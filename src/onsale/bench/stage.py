@@ -89,7 +89,7 @@ def stage(
         servers = []
         free = _free_ports(exits)
         traces_url = ""
-        if any(variant.traced_share is not None for variant in variants):
+        if any(variant.traces for variant in variants):
             traces_url = _receiver_of_traces(folder, next(free)[0], exits)
         for variant, its_stores, ports in zip(variants, stores, free, strict=False):
             redis_url = _way_to_redis(variant, valkey.url, folder, exits)
@@ -144,8 +144,8 @@ def _start(
         "ONSALE_HOST": "127.0.0.1",
         "ONSALE_PORT": str(port),
         "ONSALE_METRICS_PORT": str(metrics_ports[0]),
-        "ONSALE_TRACING_ENDPOINT": "" if variant.traced_share is None else traces_url,
-        "ONSALE_TRACING_SAMPLE_SHARE": str(variant.traced_share or 0),
+        "ONSALE_TRACING_ENDPOINT": traces_url if variant.traces else "",
+        **_traces(variant),
         # Who drives a closed loop of many connections wants them all to wait.
         **({} if variant.sheds else {"ONSALE_ORDERS_IN_FLIGHT_BUSY_MAX": str(_IN_FLIGHT_MAX)}),
     }
@@ -156,6 +156,15 @@ def _start(
         [sys.executable, "-m", *_program(variant, port)], env=environment, log_path=log_path
     )
     return Server(variant, process, port, metrics_ports, log_path, stores)
+
+
+def _traces(variant: Variant) -> dict[str, str]:
+    if variant.traces is None:
+        return {}
+    return {
+        "ONSALE_TRACING_SAMPLE_SHARE": str(variant.traces.share),
+        "ONSALE_TRACING_REQUESTS_PER_SECOND_MAX": str(variant.traces.per_second_max),
+    }
 
 
 def _program(variant: Variant, port: int) -> list[str]:

@@ -42,9 +42,6 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from onsale.settings import Settings
 
-# Callers who ask for a trace are strangers: so many a second get one, whatever the share.
-ASKED_PER_SECOND_MAX = 100
-
 # Encoding holds the interpreter, and the event loop with it: little at a time, 2 ms or so.
 _EXPORT_SPANS_MAX = 64
 _EXPORT_DELAY_MS = 1_000
@@ -88,21 +85,45 @@ def add_trace_ids(logger: object, method: str, event: Any) -> Any:
     return event
 
 
-class Tracing:
-    """One process's traces. It records from `start` on; `sample_share` is of the requests."""
+class Pace:
+    """Lets so many through a second, one by one and not all at its beginning."""
 
-    def __init__(self, endpoint: str, sample_share: float) -> None:
+    def __init__(self, per_second_max: float) -> None:
+        self._interval_seconds = 1 / per_second_max
+        self._next_seconds = 0.0
+
+    def allows(self) -> bool:
+        """Whether this one goes through."""
+        now_seconds = monotonic()
+        if now_seconds < self._next_seconds:
+            return False
+        self._next_seconds = now_seconds + self._interval_seconds
+        return True
+
+
+class Tracing:
+    """One process's traces. It records from `start` on; `sample_share` is of the requests, of which
+    `per_second_max` are taken.
+    """
+
+    def __init__(self, endpoint: str, sample_share: float, per_second_max: float) -> None:
         self._endpoint = f"{endpoint.rstrip('/')}/v1/traces"
         self._sample_share = sample_share
         self._tracer: Tracer = NoOpTracer()
         self._provider: TracerProvider | None = None
-        self._asked_second = 0
-        self._asked_left = 0
+        self._chosen = Pace(per_second_max)
+        # Callers who ask for a trace may be anybody: they can neither have everything traced nor
+        # take the places of those that are chosen here.
+        self._asked = Pace(per_second_max)
 
     @classmethod
     def of(cls, settings: Settings) -> "Tracing":
         """By the settings, which name an endpoint."""
-        return cls(settings.tracing_endpoint, settings.tracing_sample_share)
+        return cls(
+            settings.tracing_endpoint,
+            settings.tracing_sample_share,
+            settings.tracing_requests_per_second_max,
+        )
 
     # -- its life
 
@@ -149,13 +170,13 @@ class Tracing:
     # -- whom to trace
 
     def chosen(self) -> bool:
-        """Whether to trace this one, whom nobody has asked about."""
-        return random.random() < self._sample_share
+        """Whether to trace this one, about whom nobody has asked."""
+        return random.random() < self._sample_share and self._chosen.allows()
 
     def parent_of(self, headers: Iterable[tuple[bytes, bytes]]) -> Context | None:
         """Below what the span of a request goes; `None` for a request that is not traced.
 
-        A caller who is traced is continued and heard: traced here as well, or not at all.
+        A caller's trace goes on here if the caller says that it is sampled.
         """
         for name, value in headers:
             if name == _TRACEPARENT:
@@ -166,13 +187,8 @@ class Tracing:
         return ROOT if self.chosen() else None
 
     def _heeds(self, caller: Context) -> bool:
-        if not get_current_span(caller).get_span_context().trace_flags.sampled:
-            return False
-        second = int(monotonic())
-        if second != self._asked_second:
-            self._asked_second, self._asked_left = second, ASKED_PER_SECOND_MAX
-        self._asked_left -= 1
-        return self._asked_left >= 0 or self.chosen()
+        sampled = get_current_span(caller).get_span_context().trace_flags.sampled
+        return sampled and self._asked.allows()
 
     # -- spans
 
