@@ -35,8 +35,9 @@ class TracedApplication(Application):
         self._tracing = tracing
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        parent = self._tracing.parent_of(scope["headers"])
-        if parent is None or scope["path"].endswith(_UNTRACED):
+        watched = not scope["path"].endswith(_UNTRACED)
+        parent = self._tracing.parent_of(scope["headers"]) if watched else None
+        if parent is None:
             await super()._serve(scope, receive, send)
             return
         heard = Heard(scope, send)
