@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from time import time_ns
-from typing import Any, Generic, NamedTuple
+from typing import Any, NamedTuple
 
 from opentelemetry.trace import Span, SpanKind
 
@@ -47,7 +47,7 @@ class Stages:
         )
 
 
-class TracedGroupCommit(GroupCommit[Job, Answer], Generic[Job, Answer]):
+class TracedGroupCommit(GroupCommit[Job, Answer]):
     """A stage that has a span for every batch with a request that is traced."""
 
     def __init__(
@@ -129,7 +129,7 @@ class TracedGroupCommit(GroupCommit[Job, Answer], Generic[Job, Answer]):
                 links=[batch],
                 started_ns=joined_ns,
             ):
-                """It is over already."""
+                pass  # it is over already
 
 
 class Call(NamedTuple):
