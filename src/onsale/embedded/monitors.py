@@ -107,8 +107,8 @@ class Prometheus(Monitor):
             "--storage.tsdb.retention.time=30d",
             f"--web.listen-address={self.address}",
             "--web.enable-remote-write-receiver",
-            # k6 sends its trends as such.
-            "--enable-feature=native-histograms",
+            # k6 sends its trends as such, and the service shows which requests were traced.
+            "--enable-feature=native-histograms,exemplar-storage",
         ]
 
 
