@@ -59,9 +59,10 @@ def test_nothing_at_its_knee_is_no_limit() -> None:
 
 
 def test_what_is_slow_for_no_reason_is_said_to_be() -> None:
-    load = Load(SECONDS, SECONDS, 10, client_mean_seconds=0.6, server_seconds=9)
-    found = verdict({}, load=load)
-    assert (found.limit, found.level) == (None, "warning")
+    for mean_seconds, dropped in ((0.6, 0), (0.1, 5)):
+        load = Load(SECONDS, SECONDS, 10, mean_seconds, server_seconds=9, dropped=dropped)
+        found = verdict({}, load=load)
+        assert (found.limit, found.level) == (None, "warning")
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,8 @@ def test_the_generator_is_the_limit_where_it_starves_and_the_service_is_fast() -
         return verdict(levels, load=load).limit
 
     assert limit(1, STARVED, 100) == "generator"
-    assert limit(9, STARVED, 100) is None  # buyers waited for the service
+    assert limit(9, STARVED, 100, worker=1.0) == "worker"  # buyers waited for the service
+    assert limit(9, STARVED, 100) == "generator"  # and here nothing of it was full
     assert limit(1, None, 100) is None  # k6 had the CPU that it wanted
     assert limit(1, STARVED, 0) is None  # everybody came
     assert limit(1, STARVED, 100, worker=1.0) == "worker"  # its queue is where nobody measures

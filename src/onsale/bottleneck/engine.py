@@ -78,11 +78,15 @@ class Load:
     dropped: int = 0
 
     @property
+    def generator_fell_behind(self) -> bool:
+        """Whether k6 did not send what it was to, and had not the CPU for it."""
+        return self.generator_strain is not None and self.dropped > 0
+
+    @property
     def waited_for_the_generator(self) -> bool:
-        """Whether k6 could not send what it was to, while the service answered fast."""
+        """Whether that was so while the service answered fast."""
         served_share = self.server_seconds / self.client_seconds if self.client_seconds else 1.0
-        strained = self.generator_strain is not None and self.dropped > 0
-        return strained and served_share < _SERVED_SHARE_MIN
+        return self.generator_fell_behind and served_share < _SERVED_SHARE_MIN
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,8 @@ def judge(observed: Sequence[Observed], load: Load) -> Verdict:
     if causes:
         # The earlier in a request's way where two explain the same.
         return _limited(max(causes, key=lambda each: round(each.share, 1)), findings, load)
+    if load.generator_fell_behind:
+        return _generator(findings, load)
     return _nothing(findings, load)
 
 
@@ -230,15 +236,16 @@ def _generator(findings: Sequence[Finding], load: Load) -> Verdict:
 
 def _nothing(findings: Sequence[Finding], load: Load) -> Verdict:
     nearest = max(findings, key=_nearness)
-    slow = load.client_mean_seconds > OBJECTIVE_SECONDS
+    unwell = load.client_mean_seconds > OBJECTIVE_SECONDS or load.dropped > 0
     return Verdict(
         None,
         "Slow, and no stage says why" if slow else "Nothing saturated: the load was below capacity",
-        "warning" if slow else "good",
-        f"An answer took {figure(load.client_mean_seconds, 's')} on average. Nearest to its knee:"
+        "warning" if unwell else "good",
+        f"An answer took {figure(load.client_mean_seconds, 's')} on average;"
+        f" {load.dropped:,} buyers found no virtual user free. Nearest to its knee:"
         f" {nearest.stage.title}, at {_nearness(nearest):.0%} of it.",
         _facts(nearest),
-        () if slow else ("To find the limit, send more: raise --buyers, or run `stress`.",),
+        () if unwell else ("To find the limit, send more: raise --buyers, or run `stress`.",),
         tuple(findings),
     )
 

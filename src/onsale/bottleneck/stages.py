@@ -281,10 +281,10 @@ STAGES: Sequence[Stage] = (
     Stage(
         "pool",
         "Ledger pool",
-        "How long a transaction waits for a connection, on average. Good: under 1 ms; above 50 ms"
+        "How long a transaction waits for a connection, on average. Good: under 1 ms; above 10 ms"
         " the pool is too small, or its connections are held for too long.",
         (
-            Signal("wait", POOL_SECONDS, "s", _TENTH),
+            Signal("wait", POOL_SECONDS, "s", _TENTH / 5),
             Signal("in use", f"max({POOL_USE})", "percentunit"),
             Signal("waiters", f"max(onsale_db_pool_waiters{{{API}}})", "none"),
         ),
