@@ -239,7 +239,9 @@ def _nothing(findings: Sequence[Finding], load: Load) -> Verdict:
     unwell = load.client_mean_seconds > OBJECTIVE_SECONDS or load.dropped > 0
     return Verdict(
         None,
-        "Slow, and no stage says why" if slow else "Nothing saturated: the load was below capacity",
+        "Too slow for its load, and no stage says why"
+        if unwell
+        else "Nothing saturated: the load was below capacity",
         "warning" if unwell else "good",
         f"An answer took {figure(load.client_mean_seconds, 's')} on average;"
         f" {load.dropped:,} buyers found no virtual user free. Nearest to its knee:"
