@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import secrets
+import shlex
 import signal
 import sys
 import tempfile
@@ -834,12 +835,18 @@ def _print_dev(console: Console, stack: "Stack") -> None:
         f"data     {stack.data_dir}",
         f"event    {event['name']}: {event['id']}",
         "",
+        f"export EVENT={event['id']}",
         f"export BUY={buy}",
         f"export ADMIN={admin}",
-        f"curl -X POST {stack.base_url}/v1/events/{event['id']}/orders \\",
+        f"curl -X POST {stack.base_url}/v1/events/$EVENT/orders \\",
         '  -H "Authorization: Bearer $BUY" -H "Idempotency-Key: press-1" \\',
         "  -H 'Content-Type: application/json' \\",
         """  -d '{"items":[{"tier_id":"ga","quantity":2}]}'""",
+        "",
+        "For `onsale audit`, `token` and `loadtest --base-url` beside it:",
+        f"export ONSALE_DATABASE_URL={shlex.quote(stack.database_url)}",
+        f"export ONSALE_REDIS_URL={shlex.quote(stack.redis_url)}",
+        f"export ONSALE_AUTH_SECRET={shlex.quote(stack.auth_secret)}",
         "",
         "Ctrl-C stops it; the data stays.",
     )

@@ -41,7 +41,8 @@ from tests.races.books import assert_balanced
 from tests.races.stores import own_database, settings_for
 from tests.support import MakeEvent, as_buyer, items, live_orders, wait_until, with_scope
 
-TICKETS = 1_500
+# More than are sold while a slot moves.
+TICKETS = 6_000
 ORDER = an_order("buyer", "key")
 
 Move = Callable[[Cluster, str, Node], Awaitable[None]]

@@ -520,17 +520,31 @@ async def test_a_batch_that_is_split(seen: Seen, stack: Stack) -> None:
     """One order of a batch is at fault: the others are placed all the same."""
     many = [{"id": "t1", "name": "General admission", "price": 4_900, "capacity": 1_000_000}]
     event = await created(seen.wire, tiers=many)
+    presses: list[asyncio.Task[httpx.Response]] = []
+
+    def press(headers: dict[str, str] | None = None) -> None:
+        presses.append(asyncio.create_task(place(seen.wire, event["id"], headers=headers)))
+
+    async def waiting() -> float:
+        return (await seen.scrape("api")).total("onsale_batch_queue_depth", stage="ledger")
+
+    async def queued() -> bool:
+        press()
+        return await waiting() > 0
+
+    async def queued_together() -> bool:
+        return await waiting() >= 3
+
     async with ledger_of(stack) as engine, an_order_at_fault(engine) as at_fault:
-
-        async def split() -> bool:
-            presses = [place(seen.wire, event["id"]) for _ in range(16)]
-            # In the middle: the first to arrive is a batch by itself.
-            presses.insert(8, place(seen.wire, event["id"], headers=at_fault))
-            answers = await asyncio.gather(*presses)
-            assert [answer.status_code for answer in answers] == [201] * 8 + [500] + [201] * 8
-            return (await seen.scrape("api")).total("onsale_batch_splits_total") > 0
-
-        await wait_until(split)
+        async with engine.connect() as holder:
+            await holder.execute(text("LOCK TABLE tiers IN EXCLUSIVE MODE"))
+            await wait_until(queued)
+            press(at_fault)
+            press()
+            await wait_until(queued_together)
+        answers = await asyncio.gather(*presses)
+    assert [answer.status_code for answer in answers] == [201] * (len(answers) - 2) + [500, 201]
+    assert (await seen.scrape("api")).total("onsale_batch_splits_total") > 0
 
 
 async def test_oversold(seen: Seen, stack: Stack) -> None:

@@ -18,7 +18,7 @@ from onsale.http.app import create_app
 from onsale.observability import metrics
 from onsale.settings import Settings
 from tests.http.calls import orders_path, place, problem_of, started
-from tests.support import MakeEvent, as_buyer, items
+from tests.support import MakeEvent, as_buyer, items, wait_until
 
 RATE, BURST = 0.01, 3
 BY_BUYER: dict[str, Any] = {
@@ -134,6 +134,25 @@ async def test_who_is_refused_by_one_limit_takes_nothing_from_the_other(
         assert Counter(greedy) == {201: BURST, 429: 3 * BURST}
         assert await press(client, event, "modest") == 201
         assert await press(client, event, "late") == 429
+
+
+async def test_an_address_waits_for_its_own_bucket_and_not_for_a_buyers(
+    settings: Settings, make_event: MakeEvent
+) -> None:
+    """A greedy buyer finds the address's bucket empty as well; that one is soon filled again, and
+    whoever else is behind the address must not wait for the buyer's. Seen red with the longest wait
+    remembered for each empty bucket.
+    """
+    event = await make_event()
+    soon: dict[str, Any] = {"rate_limit_address_per_second": 2.0, "rate_limit_address_burst": 1}
+    async with limited(settings, **{**BY_BUYER, "rate_limit_buyer_burst": 1}, **soon) as client:
+        assert await press(client, event, "greedy") == 201
+        assert await press(client, event, "greedy") == 429
+
+        async def modest_passes() -> bool:
+            return await press(client, event, "modest") == 201
+
+        await wait_until(modest_passes, poll_s=0.1)
 
 
 async def test_without_redis_nobody_waits(

@@ -6,6 +6,7 @@ late authorisation that is not let go, and with a sweeper that waits for another
 """
 
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 
 import pytest
 from sqlalchemy import text
@@ -15,7 +16,7 @@ from onsale.domain.order import OrderRequest, OrderStatus
 from onsale.domain.payment import PaymentState
 from onsale.ledger.engine import ConstraintRefused, Database
 from onsale.ledger.events import Events
-from onsale.ledger.ledger import Ledger, OrderKey
+from onsale.ledger.ledger import Ledger, OrderKey, PaymentAuthorized
 from tests.ledger.books import assert_balanced, key_of, new_event, request
 from tests.support import begin_payment, confirm
 
@@ -275,3 +276,28 @@ async def test_only_ids_that_never_arrived_are_fenced(ledger: Ledger, events: Ev
         here.order_id: (HELD, here.fingerprint),
         there.order_id: (ABANDONED, bytes(8)),
     }
+
+
+async def test_an_attempt_that_was_let_go_is_not_the_one_that_confirmed(
+    ledger: Ledger, events: Events
+) -> None:
+    """Though both are of one order and in one batch: its authorisation is to be let go once more,
+    and its order was sold once. Seen red with the confirmed told apart by their orders alone.
+    """
+    event = await new_event(events, 5)
+    order = request(event, buyer=BUYER)
+    await ledger.place([order])
+    key = key_of(order)
+    forgotten = await begin_payment(ledger, key, BUYER, "slow")
+    assert forgotten is not None
+    for leave, enter in pairwise(
+        (PaymentState.STARTED, PaymentState.VOID_DUE, PaymentState.VOIDED)
+    ):
+        assert await ledger.move_payment(key, forgotten, leave, enter)
+    attempt = await begin_payment(ledger, key, BUYER, "ok")
+    assert attempt is not None
+    late, paid = await ledger.confirm_orders(
+        [PaymentAuthorized(key, forgotten), PaymentAuthorized(key, attempt)]
+    )
+    assert late.held_seconds is None
+    assert paid.held_seconds is not None

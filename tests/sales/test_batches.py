@@ -18,7 +18,9 @@ from onsale.domain.errors import LedgerUnavailable, SoldOut
 from onsale.domain.event import Event
 from onsale.gate.gate import Gate
 from onsale.sales.baskets import Asked
+from onsale.sales.loading import load_gate
 from onsale.sales.placing import Placed
+from onsale.sales.sale import Sale
 from onsale.sales.service import Service
 from onsale.settings import Settings
 from tests.sales.meter import Meter
@@ -122,6 +124,49 @@ async def test_a_client_that_goes_away_has_its_order_all_the_same(
     await service.placing.drain()
     assert await live_orders(service, event.id) == 2
     assert (await service.placing.place(event.id, "gone", "key", ONE)).replayed
+
+
+async def test_draining_waits_for_what_an_aside_led_to(
+    service: Service, neighbour: Service, make_event: MakeEvent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An order that met a gate loaded anew is refused by that one, and then it is read who was
+    admitted. Seen red with only those waited for that there are at first.
+    """
+    event = await make_event(1)
+    await neighbour.catalog.require(event.id)
+    await service.placing.place(event.id, "winner", "key", ONE)
+    await load_gate(event, service.gate, service.ledger, service.events)
+    drained, informed, goes_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    reload, read = neighbour.catalog.reload, neighbour.gate.seen
+
+    async def reload_late(event_id: str) -> Sale:
+        await drained.wait()
+        return await reload(event_id)
+
+    async def read_late(event_id: str, epoch: str, known_orders: int) -> tuple[int, ...]:
+        informed.set()
+        await goes_on.wait()
+        return await read(event_id, epoch, known_orders)
+
+    monkeypatch.setattr(neighbour.catalog, "reload", reload_late)
+    monkeypatch.setattr(neighbour.gate, "seen", read_late)
+    loser = asyncio.create_task(neighbour.placing.place(event.id, "loser", "key", ONE))
+
+    async def is_aside() -> bool:
+        return bool(neighbour.placing._asides)
+
+    await wait_until(is_aside, poll_s=0)
+    draining = asyncio.create_task(neighbour.placing.drain())
+    await asyncio.sleep(0)
+    drained.set()
+    await informed.wait()
+    for _ in range(10):  # turns of the loop, in which it could end
+        await asyncio.sleep(0)
+    assert not draining.done()
+    goes_on.set()
+    await draining
+    with pytest.raises(SoldOut):
+        await loser
 
 
 async def test_batches_of_several_processes_do_not_deadlock(

@@ -7,6 +7,7 @@ ids and its bound, the young picture, the idle sales left alone.
 import asyncio
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from redis.asyncio import Redis
@@ -17,6 +18,7 @@ from onsale.domain.ids import order_id
 from onsale.domain.inventory import Outcome
 from onsale.domain.order import Item
 from onsale.embedded import EmbeddedValkey
+from onsale.gate import gate
 from onsale.gate.gate import Availability
 from onsale.gate.keys import event_keys
 from onsale.observability.runtime import stop
@@ -202,6 +204,54 @@ async def test_a_loser_is_refused_without_asking_anybody(
     again = await neighbour.placing.place(event.id, "buyer", "key", Asked((("t1", 2),), None))
     assert again.replayed
     assert again.order.id == bought
+
+
+async def test_many_who_learn_at_once_share_one_reading(
+    neighbour: Service, service: Service, make_event: MakeEvent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a log that takes several calls; seen red with each reading it for themselves."""
+    monkeypatch.setattr(gate, "_SEEN_AT_ONCE_ORDERS", 2)
+    event = await make_event(9)
+    for number in range(6):
+        await service.placing.place(event.id, f"buyer-{number}", "key", Asked((("t1", 1),), None))
+    sale = await neighbour.catalog.require(event.id)
+    read, calls = neighbour.gate.seen, []
+
+    async def counted(event_id: str, epoch: str, known_orders: int) -> tuple[int, ...]:
+        calls.append(known_orders)
+        return await read(event_id, epoch, known_orders)
+
+    monkeypatch.setattr(neighbour.gate, "seen", counted)
+    await asyncio.gather(*(neighbour.catalog.learn_orders(sale, 6) for _ in range(READERS)))
+    assert calls == [0, 2, 4]
+    assert sale.known_orders == 6
+
+
+async def test_what_was_forgotten_meanwhile_is_read_from_its_beginning(
+    neighbour: Service, service: Service, make_event: MakeEvent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the epoch is the same again. Seen red with only the epochs compared: the error ended
+    the looks at all sales.
+    """
+    monkeypatch.setattr(gate, "_SEEN_AT_ONCE_ORDERS", 1)
+    event, bought = await sold_out_event(service, make_event)
+    sale = await neighbour.catalog.require(event.id)
+    await neighbour.catalog.learn_orders(sale, 1)
+    read = neighbour.gate.seen
+
+    async def answer_late(event_id: str, epoch: str, known_orders: int) -> tuple[int, ...]:
+        names = await read(event_id, epoch, known_orders - 1)
+        of_now = sale.event
+        sale.see_event(replace(of_now, gate_epoch="0.earlier"))
+        sale.see_event(of_now)
+        return names
+
+    monkeypatch.setattr(neighbour.gate, "seen", answer_late)
+    await neighbour.catalog.learn_orders(sale, 2)
+    assert sale.known_orders == 0
+    monkeypatch.setattr(neighbour.gate, "seen", read)
+    await neighbour.catalog.learn_orders(sale, 1)
+    assert not sale.surely_never_admitted(bought, 1)
 
 
 async def test_only_sales_that_are_asked_for_are_kept_young(

@@ -92,7 +92,7 @@ class Name(StrEnum):
     GATE = "Redis: one event, one shard"
     LEDGER = "Postgres: CPU"
     TIER = "Postgres: the tier's row"
-    PAYING = "Postgres: payments, one by one"
+    PAYING = "Postgres: payments"
 
 
 @dataclass(frozen=True)

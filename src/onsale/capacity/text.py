@@ -15,7 +15,7 @@ _REASONS = {
     " events, not this one faster.",
     Name.LEDGER: "more cores carry more.",
     Name.TIER: "each batch locks the row until its commit; more tiers or a faster disk carry more.",
-    Name.PAYING: "each is a commit of its own that locks the tier's row; more tiers, or more time"
+    Name.PAYING: "a batch locks the tier's row until it is on disk; more tiers, or more time"
     " to pay, carry more.",
 }
 

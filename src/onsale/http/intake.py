@@ -16,6 +16,7 @@ from onsale.domain.errors import (
     InvalidRequest,
     NotFound,
     OnsaleError,
+    Overloaded,
     Unavailable,
 )
 from onsale.domain.ids import HEX_ID, IDEMPOTENCY_KEY
@@ -169,16 +170,22 @@ class Intake:
         told = await self._rates.admit(principal, scope) if self._rates is not None else ()
         body = await read_body(receive, headers.get(b"content-length"))
         asked = read_asked(body)
-        with self._placing.valve:
+        valve = self._placing.valve
+        if valve.full:
+            # There was room when the head was read, also for others whose bodies were on their way.
+            self._shed.inc()
+            raise Overloaded
+        with valve:
             try:
                 order, replayed = await self._placing.place(event_id, principal.subject, key, asked)
             except Unavailable:
                 self._shed.inc()
                 raise
             self._accepted.inc()
-            if asked.payment_method is not None and order.status is OrderStatus.HELD:
-                order_key = OrderKey(event_id, order.id)
-                order = await self._paying.pay(order_key, principal.subject, asked.payment_method)
+        # Who waits for a payment provider has a hold, and takes nobody's room.
+        if asked.payment_method is not None and order.status is OrderStatus.HELD:
+            order_key = OrderKey(event_id, order.id)
+            order = await self._paying.pay(order_key, principal.subject, asked.payment_method)
         sale = await self._catalog.require(event_id)
         location = f"/v1/events/{event_id}/orders/{order.id.hex()}"
         headers_out = [_JSON, (b"location", location.encode()), *told]

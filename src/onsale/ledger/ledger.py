@@ -360,7 +360,7 @@ class Ledger:
 
         Of an order that is not held any more the payment waits to be let go. Twins confirm once.
         """
-        firsts = {(payment.key, payment.attempt): payment for payment in reversed(authorized)}
+        firsts = {payment: payment for payment in reversed(authorized)}
         async with self._database.driver("confirm") as connection:
             rows = await connection.fetch(
                 statements.CONFIRM,
@@ -368,16 +368,14 @@ class Ledger:
                 [attempt for _, attempt in firsts],
             )
             held_seconds = {
-                OrderKey(event_id.hex, order_id.bytes): seconds
-                for event_id, order_id, seconds in rows
+                PaymentAuthorized(OrderKey(event_id.hex, order_id.bytes), attempt): seconds
+                for event_id, order_id, attempt, seconds in rows
             }
             orders = await self._read(connection, {payment.key for payment in authorized})
         return [
             OrderSettled(
                 orders[payment.key],
-                held_seconds.get(payment.key)
-                if firsts[payment.key, payment.attempt] is payment
-                else None,
+                held_seconds.get(payment) if firsts[payment] is payment else None,
             )
             for payment in authorized
         ]

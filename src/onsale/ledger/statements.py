@@ -288,8 +288,8 @@ WHERE event_id = $1 AND order_id = $2 AND attempt = $3 AND state = $4::text::pay
 RETURNING attempt
 """
 
-# $1 events, $2 orders, $3 attempts, in parallel. A row for each order that its payment confirmed:
-# seconds since the hold. A payment is authorised in the same step, or else is to be let go.
+# $1 events, $2 orders, $3 attempts, in parallel. A row for each payment that confirmed its
+# order: seconds since the hold. A payment is authorised in the same step, or else is to be let go.
 CONFIRM = f"""
 WITH asked AS (
     SELECT p.event_id, p.order_id, p.attempt
@@ -328,7 +328,10 @@ WITH asked AS (
     UPDATE tiers t SET sold = t.sold + locked.quantity
     FROM locked WHERE t.event_id = locked.event_id AND t.number = locked.number
 ), {_told("confirmed")}
-SELECT event_id, id, extract(epoch FROM now() - created_at)::float8 AS held_seconds FROM confirmed
+SELECT asked.event_id, asked.order_id, asked.attempt,
+       extract(epoch FROM now() - confirmed.created_at)::float8 AS held_seconds
+FROM confirmed
+JOIN asked ON asked.event_id = confirmed.event_id AND asked.order_id = confirmed.id
 """
 
 _READ = """

@@ -116,13 +116,13 @@ class Catalog:
         while True:
             asked_since = monotonic() - _IDLE_SECONDS
             # A retired gate has no news, and neither has its event.
-            await look(
-                [
-                    sale
-                    for sale in self.sales()
-                    if sale.asked_at_seconds > asked_since and not sale.event.gate_retired
-                ]
-            )
+            asked_for = [
+                sale
+                for sale in self.sales()
+                if sale.asked_at_seconds > asked_since and not sale.event.gate_retired
+            ]
+            if asked_for:
+                await look(asked_for)
             await asyncio.sleep(pause_seconds)
 
     async def _read_again(self, sales: list[Sale]) -> None:
@@ -134,13 +134,19 @@ class Catalog:
 
     async def learn_orders(self, sale: Sale, orders_ever_admitted: int) -> None:
         """Read who was admitted, unless so many are known. Raises `GateUnavailable`, `GateLost`."""
-        epoch = sale.event.gate_epoch
-        while epoch is not None and sale.known_orders < orders_ever_admitted:
-            known_orders = sale.known_orders
-            names = await self._gate.seen(sale.event.id, epoch, known_orders)
-            if sale.event.gate_epoch != epoch or not names:
-                return
-            sale.see_orders(names, known_orders)
+        # One reads on, and who waited finds it read: else a process that is new in a long sale
+        # would read the whole log for each batch, on all of its connections to the gate.
+        async with sale.learning:
+            epoch = sale.event.gate_epoch
+            while epoch is not None and sale.known_orders < orders_ever_admitted:
+                known_orders = sale.known_orders
+                names = await self._gate.seen(sale.event.id, epoch, known_orders)
+                # By the epoch alone it would not be told from before, when an older reading of the
+                # event came late and a newer one after it.
+                forgotten = sale.known_orders != known_orders
+                if sale.event.gate_epoch != epoch or forgotten or not names:
+                    return
+                sale.see_orders(names, known_orders)
 
     async def _look_after(self, sales: list[Sale]) -> None:
         for sale, failure in zip(sales, await self._look(sales), strict=True):

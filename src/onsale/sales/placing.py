@@ -143,7 +143,8 @@ class Placing:
         """Wait until every order on its way has been answered."""
         for stage in self._gate_stages.values():
             await stage.drain()
-        if self._asides:
+        # One may lead to another: who is asked about anew may be refused, which takes a reading.
+        while self._asides:
             await asyncio.wait(self._asides)
         await self._ledger_stage.drain()
         await self._ledger_only_stage.drain()

@@ -5,6 +5,7 @@ only ever refuses. Buyers who press again after the last seat went are not loser
 admitted is read together with the stock, and sent on to where the order is known.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import monotonic, time
@@ -62,6 +63,7 @@ class Sale:
         "asked_at_seconds",
         "view",
         "known_orders",
+        "learning",
         "_refuses",
         "_seen",
         "_age_seconds_max",
@@ -75,6 +77,8 @@ class Sale:
         self.view: SaleView | None = None
         # So many of the gate's log of admitted orders have been read, in their order.
         self.known_orders = 0
+        # Held by whoever reads on in it.
+        self.learning = asyncio.Lock()
         self._seen: set[int] = set()
         self._refuses = False
         self._age_seconds_max = age_seconds_max

@@ -9,6 +9,7 @@ passes, and the gate's breaker sees to it that few wait for that.
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from math import ceil
 from time import monotonic
 from typing import NamedTuple, Self
@@ -117,7 +118,7 @@ class Throttle:
             wait_us, *full_us = reply[number * width : (number + 1) * width]
             standing = self._standing(wait_us, full_us)
             if wait_us:
-                self._remember(pending.job, standing)
+                self._remember(pending.job, full_us)
             pending.answer(standing)
 
     def _standing(self, wait_us: int, full_us: list[int]) -> Standing:
@@ -127,11 +128,14 @@ class Throttle:
         )
         return Standing(wait_us / 1e6, lanes)
 
-    def _remember(self, job: Job, standing: Standing) -> None:
-        """Those of its buckets that were empty; the others have room for somebody else."""
-        for key, (left, _) in zip(job, standing.lanes, strict=True):
-            if left == 0:
-                self._waiting[key] = monotonic() + standing.wait_seconds
+    def _remember(self, job: Job, full_us: Sequence[int]) -> None:
+        """Those of its buckets that were empty, each until it has room again: an address has it
+        long before the buyer who was told to wait, and others are behind it.
+        """
+        for key, lane, us in zip(job, self.lanes, full_us, strict=True):
+            empty_seconds = us / 1e6 - lane.interval_seconds * (lane.burst - 1)
+            if empty_seconds > 0:
+                self._waiting[key] = monotonic() + empty_seconds
                 self._waiting.move_to_end(key)
         while len(self._waiting) > _WAITING_MAX:
             self._waiting.popitem(last=False)

@@ -24,6 +24,8 @@ from time import perf_counter
 from onsale.observability import metrics
 
 _TICK_SECONDS = 0.01
+# With nobody there, turns are measured for whoever comes next.
+_IDLE_TICK_SECONDS = 0.1
 # Half a dozen turns of 2 ms take longer than the stores do: the turns are the wait then.
 _LAG_SECONDS_MAX = 0.002
 # One look that is late by itself is the machine's doing; in the average it takes two.
@@ -75,21 +77,22 @@ class Valve:
     async def watch(self) -> None:
         """Measure the turns of the event loop for ever, and set the limit by them."""
         while True:
+            tick_seconds = _TICK_SECONDS if self.in_flight else _IDLE_TICK_SECONDS
             asleep_since = perf_counter()
-            await asyncio.sleep(_TICK_SECONDS)
-            self.see_lag(perf_counter() - asleep_since - _TICK_SECONDS)
+            await asyncio.sleep(tick_seconds)
+            self.see_lag(perf_counter() - asleep_since - tick_seconds, tick_seconds)
 
-    def see_lag(self, seconds: float) -> None:
+    def see_lag(self, seconds: float, tick_seconds: float = _TICK_SECONDS) -> None:
         """How much later than asked the loop woke a sleeper just now."""
         self._lag_seconds += _LAG_WEIGHT * (seconds - self._lag_seconds)
         wanted: float = max(self.limit, self._busy_max)
         if self._lag_seconds <= _LAG_SECONDS_MAX:
-            wanted = min(wanted * _GROW + 1, self._limit_max)
+            wanted = min(wanted * _GROW ** (tick_seconds / _TICK_SECONDS) + 1, self._limit_max)
             if wanted == self._limit_max:
                 self._patience_seconds = _BURST_SECONDS
         elif self.in_flight >= self._busy_max:
             # Turns are long with few orders, too, while a crowd connects: that is not their doing.
-            self._patience_seconds -= _TICK_SECONDS + seconds
+            self._patience_seconds -= tick_seconds + seconds
             if self._patience_seconds < 0:
                 wanted = max(min(wanted, self.in_flight) * _SHRINK, self._busy_max)
         self.limit = max(1, int(min(wanted, self._carried())))
