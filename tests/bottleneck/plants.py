@@ -199,8 +199,11 @@ def on_the_last_core(stack: PlantedStack) -> Iterator[None]:
 def starved_k6(stack: PlantedStack) -> Iterator[None]:
     """k6 has one core and, once it has begun, shares what others leave of it with many.
 
-    It and they are as nice as can be: the service gets the core whenever it wants it.
+    It and they are as nice as can be, and who else uses the machine comes after the service: that
+    gets its core whenever it wants it, or it would be what is starved.
     """
+    for pid in stack.pids.values():
+        _put_first(psutil.Process(pid))
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {0})
     try:
@@ -230,6 +233,14 @@ def _make_nice(pid: int) -> None:
         os.setpriority(os.PRIO_PROCESS, thread.id, _NICEST)
     with suppress(FileNotFoundError):
         Path(f"/proc/{pid}/autogroup").write_text(str(_NICEST))
+
+
+def _put_first(server: psutil.Process) -> None:
+    """A core is theirs as soon as they want one, and their children's; where we may say so."""
+    for process in (server, *server.children(recursive=True)):
+        for thread in process.threads():
+            with suppress(PermissionError):
+                os.sched_setscheduler(thread.id, os.SCHED_RR, os.sched_param(1))
 
 
 def _has_orders(stack: PlantedStack) -> bool:

@@ -1,6 +1,7 @@
 """What limited a run, by figures that are made up: the shapes that real ones have."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -77,11 +78,38 @@ def test_what_is_slow_for_no_reason_is_said_to_be() -> None:
     ],
 )
 def test_who_waits_for_the_limit_is_a_symptom(cause: str, symptoms: list[str]) -> None:
-    # All of them explain as much: it is not by their shares that they are told apart.
+    # All of them take as much: it is not by their shares that they are told apart.
     everything = [cause, *symptoms]
-    found = verdict(dict.fromkeys(everything, 2.0), dict.fromkeys(everything, 9.0))
+    load = replace(CALM, loop_seconds=9)
+    found = verdict(dict.fromkeys(everything, 2.0), dict.fromkeys(everything, 9.0), load)
     assert found.limit == cause
     assert {each.stage.name for each in found.findings if each.explained_by} == set(symptoms)
+
+
+@pytest.mark.parametrize(
+    ("idle", "cause"), [("host", "payment"), ("host", "pool"), ("loop", "ledger"), ("wal", "locks")]
+)
+def test_who_takes_little_explains_nobody(idle: str, cause: str) -> None:
+    """As a host that is short of cores, and answers wait 1 ms for that and 1.5 s for a bank."""
+    found = verdict({idle: 2.0, cause: 2.0}, {cause: 9.0, "ledger": 9.0})
+    assert found.limit == cause
+    assert not any(each.explained_by for each in found.findings)
+
+
+def test_what_the_process_takes_is_told_apart_by_its_parts() -> None:
+    both = {"host": 2.0, "worker": 2.0}
+
+    def limit(starved: float) -> object:
+        observations = [
+            replace(observed(each, both.get(each.name, 0.1), 0.1), part=starved)
+            if each.name == "host"
+            else observed(each, both.get(each.name, 0.1), 0.1)
+            for each in STAGES
+        ]
+        return judge(observations, CALM).limit
+
+    assert limit(0.1) == "worker"
+    assert limit(0.6) == "host"
 
 
 def test_of_two_causes_the_one_that_buyers_waited_for_is_the_limit() -> None:

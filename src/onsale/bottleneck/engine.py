@@ -1,8 +1,8 @@
 """From what was read of a run to what limited it. Pure: no clock, no network.
 
 A stage is saturated when its deciding signal was at its knee for a part of the run that counts. One
-that waits for another saturated stage is a symptom. Of those that are left, the cause is the one
-that explains most of what the buyers waited for.
+that waits for another saturated stage is a symptom, if that takes enough of the buyers' time to
+explain it. Of those that are left, the cause is the one that explains most of what they waited for.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +17,9 @@ Points = Sequence[tuple[float, float]]
 # Of the run's points: a knee that was reached for less is a moment, and no limit.
 _LASTING_SHARE = 0.2
 _LASTING_POINTS_MIN = 2
+# Of what a stage takes of the buyers' time, what another has to take to be the reason for it. Far
+# from 1, for both are measured by different means, and at times by few scrapes.
+_EXPLAINING_SHARE_MIN = 1 / 4
 # Of what the buyers waited: where the service took less and k6 was short of CPU, k6 took it.
 _SERVED_SHARE_MIN = 1 / 3
 
@@ -49,11 +52,14 @@ class Reading:
 
 @dataclass(frozen=True)
 class Observed:
-    """What was read of one stage; `lost_seconds` a second, of all buyers, if it has its own."""
+    """What was read of one stage; `lost_seconds` a second, of all buyers, if it has its own, and
+    else its `part` of what they wait for the process.
+    """
 
     stage: Stage
     readings: tuple[Reading, ...]
     lost_seconds: float | None
+    part: float = 1.0
 
     @property
     def decisive(self) -> Reading:
@@ -64,7 +70,8 @@ class Observed:
 @dataclass(frozen=True)
 class Load:
     """The run as its buyers had it. `client_seconds` is what all of them waited, a second, and
-    `server_seconds` what the service saw of that.
+    `server_seconds` what the service saw of that. For the event loop they waited `loop_seconds` of
+    it at least, much of that within the stores' time.
 
     `generator_strain` says how k6 was short of CPU, if it was; `dropped` buyers never came.
     """
@@ -76,6 +83,7 @@ class Load:
     server_seconds: float
     generator_strain: str | None = None
     dropped: int = 0
+    loop_seconds: float = 0.0
 
     @property
     def generator_fell_behind(self) -> bool:
@@ -155,7 +163,7 @@ def judge(observed: Sequence[Observed], load: Load) -> Verdict:
 def _findings(observed: Sequence[Observed], load: Load) -> tuple[Finding, ...]:
     since = {each.stage.name: saturated_since(each.decisive, load.points) for each in observed}
     saturated = {name for name, at in since.items() if at is not None}
-    unaccounted = _unaccounted_seconds(observed, load)
+    shares = _shares(observed, load)
     return tuple(
         Finding(
             each,
@@ -163,9 +171,10 @@ def _findings(observed: Sequence[Observed], load: Load) -> tuple[Finding, ...]:
             tuple(
                 name
                 for name in each.stage.waits_for
-                if name in saturated and each.stage.name in saturated
+                if {name, each.stage.name} <= saturated
+                and shares[name] >= _EXPLAINING_SHARE_MIN * shares[each.stage.name]
             ),
-            _share(unaccounted if each.lost_seconds is None else each.lost_seconds, load),
+            shares[each.stage.name],
         )
         for each in observed
     )
@@ -178,15 +187,30 @@ def saturated_since(reading: Reading, points: int) -> float | None:
     return at_knee[0][0] if len(at_knee) >= lasting else None
 
 
-def _unaccounted_seconds(observed: Sequence[Observed], load: Load) -> float:
-    """What buyers waited and neither store nor provider accounts for: the way in, the process."""
+def _shares(observed: Sequence[Observed], load: Load) -> Mapping[str, float]:
+    """What each stage takes of the time that buyers waited, by its name."""
+    process_seconds = _process_seconds(observed, load)
+    lost_seconds = {
+        each.stage.name: process_seconds * each.part
+        if each.lost_seconds is None
+        else each.lost_seconds
+        for each in observed
+    }
+    return {
+        name: min(seconds / load.client_seconds, 1) if load.client_seconds else 0.0
+        for name, seconds in lost_seconds.items()
+    }
+
+
+def _process_seconds(observed: Sequence[Observed], load: Load) -> float:
+    """What buyers waited for the process itself: on the way in, and for its event loop.
+
+    That is what neither store nor provider accounts for, and what the loop's lag says if it is
+    more: a batch is not back before the loop takes it.
+    """
     stores = {"gate", "ledger", "payment"}
     accounted = sum(each.lost_seconds or 0 for each in observed if each.stage.name in stores)
-    return max(load.client_seconds - accounted, 0)
-
-
-def _share(seconds: float, load: Load) -> float:
-    return min(seconds / load.client_seconds, 1) if load.client_seconds else 0.0
+    return max(load.client_seconds - accounted, load.loop_seconds)
 
 
 def _limited(cause: Finding, findings: Sequence[Finding], load: Load) -> Verdict:
