@@ -73,8 +73,8 @@ def test_what_is_slow_for_no_reason_is_said_to_be() -> None:
         ("locks", ["pool", "ledger", "valve"]),
         ("pool", ["ledger", "valve"]),
         ("redis", ["gate", "valve"]),
-        ("logs", ["host", "worker", "loop", "gate", "ledger", "pool", "wal", "payment"]),
-        ("host", ["worker", "loop", "valve", "ledger", "pool", "payment"]),
+        ("logs", ["host", "worker", "loop", "gate", "ledger", "pool", "locks", "wal", "payment"]),
+        ("host", ["worker", "loop", "valve", "ledger", "pool", "locks", "payment"]),
     ],
 )
 def test_who_waits_for_the_limit_is_a_symptom(cause: str, symptoms: list[str]) -> None:

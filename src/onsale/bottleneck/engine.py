@@ -17,9 +17,9 @@ Points = Sequence[tuple[float, float]]
 # Of the run's points: a knee that was reached for less is a moment, and no limit.
 _LASTING_SHARE = 0.2
 _LASTING_POINTS_MIN = 2
-# Of what a stage takes of the buyers' time, what another has to take to be the reason for it. Far
-# from 1, for both are measured by different means, and at times by few scrapes.
-_EXPLAINING_SHARE_MIN = 1 / 4
+# Of what a stage takes of the buyers' time, what another has to take to be the reason for it. Not
+# all of it, for both are measured by different means, and at times by few scrapes.
+_EXPLAINING_SHARE_MIN = 1 / 2
 # Of what the buyers waited: where the service took less and k6 was short of CPU, k6 took it.
 _SERVED_SHARE_MIN = 1 / 3
 
