@@ -101,7 +101,14 @@ def grafana_faults(documents: Documents) -> Iterator[str]:
 
 
 # What depends on where a program runs and not on what it is to do.
-PLACES = ("--web.listen-address=", "--config.file=", "--storage.tsdb.path=", "--extend.query-path=")
+PLACES = (
+    "--web.listen-address=",
+    "--web.external-url=",
+    "--web.user-assets=",
+    "--config.file=",
+    "--storage.tsdb.path=",
+    "--extend.query-path=",
+)
 
 
 def native_faults(documents: Documents) -> Iterator[str]:
@@ -128,10 +135,20 @@ def mounts_faults(documents: Documents) -> Iterator[str]:
                 yield f"{name} does not see {path}"
 
 
+def runbooks_faults(documents: Documents) -> Iterator[str]:
+    """Pages that alerts link to and Prometheus does not serve."""
+    prometheus = documents["compose"]["services"]["prometheus"]
+    option = "--web.user-assets="
+    (assets,) = (word for word in prometheus["command"] if word.startswith(option))
+    served = f"{assets.removeprefix(option)}/runbooks"
+    if f"./docs/runbooks:{served}:ro" not in prometheus["volumes"]:
+        yield f"no runbooks at {served}"
+
+
 def faults(texts: dict[str, str]) -> list[str]:
     """Everything that does not fit; none when all is in order."""
     documents = {name: yaml.safe_load(text) for name, text in texts.items()}
-    checks = (scrape_faults, grafana_faults, native_faults, mounts_faults)
+    checks = (scrape_faults, grafana_faults, native_faults, mounts_faults, runbooks_faults)
     return [fault for check in checks for fault in check(documents)]
 
 
@@ -150,6 +167,7 @@ def test_everything_points_at_something() -> None:
         ("others", "loki:3100", "logs:3100", "no service"),
         ("compose", "--collector.pressure", "--collector.wifi", "node-exporter runs without"),
         ("compose", "native-histograms", "exemplar-storage", "prometheus runs without"),
+        ("compose", "/srv/runbooks", "/srv/books", "no runbooks"),
         ("compose", "/etc/loki/loki.yml", "/etc/loki/local.yml", "loki does not see"),
         ("datasource", "timeInterval: 5s", "timeInterval: 15s", "rate interval"),
         ("datasource", "prometheus:9090", "prometheus:9091", "no service"),
