@@ -96,6 +96,17 @@ def test_who_takes_little_explains_nobody(idle: str, cause: str) -> None:
     assert not any(each.explained_by for each in found.findings)
 
 
+def test_a_door_that_is_shut_while_those_inside_are_served_fast_is_the_limit() -> None:
+    def limit(served_mean_seconds: float | None) -> object:
+        load = replace(CALM, served_mean_seconds=served_mean_seconds)
+        return verdict({"valve": 9.0, "worker": 2.0}, load=load).limit
+
+    assert limit(0.3) == "worker"
+    assert limit(None) == "worker"
+    found = verdict({"valve": 9.0, "pool": 2.0}, load=replace(CALM, served_mean_seconds=0.01))
+    assert found.limit == "valve"
+
+
 def test_what_the_process_takes_is_told_apart_by_its_parts() -> None:
     both = {"host": 2.0, "worker": 2.0}
 

@@ -20,6 +20,8 @@ _LASTING_POINTS_MIN = 2
 # Of what a stage takes of the buyers' time, what another has to take to be the reason for it. Not
 # all of it, for both are measured by different means, and at times by few scrapes.
 _EXPLAINING_SHARE_MIN = 1 / 2
+# Who is let in is answered well before anybody minds: nothing behind the door was slow.
+_FAST_SECONDS = OBJECTIVE_SECONDS / 10
 # Of what the buyers waited: where the service took less and k6 was short of CPU, k6 took it.
 _SERVED_SHARE_MIN = 1 / 3
 
@@ -73,7 +75,8 @@ class Load:
     `server_seconds` what the service saw of that. For the event loop they waited `loop_seconds` of
     it at least, much of that within the stores' time.
 
-    `generator_strain` says how k6 was short of CPU, if it was; `dropped` buyers never came.
+    `generator_strain` says how k6 was short of CPU, if it was; `dropped` buyers never came. Who was
+    served had an answer within `served_mean_seconds`; `None` when nobody was.
     """
 
     seconds: float
@@ -84,11 +87,17 @@ class Load:
     generator_strain: str | None = None
     dropped: int = 0
     loop_seconds: float = 0.0
+    served_mean_seconds: float | None = None
 
     @property
     def generator_fell_behind(self) -> bool:
         """Whether k6 did not send what it was to, and had not the CPU for it."""
         return self.generator_strain is not None and self.dropped > 0
+
+    @property
+    def served_fast(self) -> bool:
+        """Whether those who were let in had their answers soon."""
+        return self.served_mean_seconds is not None and self.served_mean_seconds < _FAST_SECONDS
 
     @property
     def waited_for_the_generator(self) -> bool:
@@ -162,22 +171,25 @@ def judge(observed: Sequence[Observed], load: Load) -> Verdict:
 
 def _findings(observed: Sequence[Observed], load: Load) -> tuple[Finding, ...]:
     since = {each.stage.name: saturated_since(each.decisive, load.points) for each in observed}
-    saturated = {name for name, at in since.items() if at is not None}
     shares = _shares(observed, load)
+    saturated = {name: shares[name] for name, at in since.items() if at is not None}
     return tuple(
         Finding(
             each,
             since[each.stage.name],
-            tuple(
-                name
-                for name in each.stage.waits_for
-                if {name, each.stage.name} <= saturated
-                and shares[name] >= _EXPLAINING_SHARE_MIN * shares[each.stage.name]
-            ),
+            _explained_by(each.stage, saturated, load),
             shares[each.stage.name],
         )
         for each in observed
     )
+
+
+def _explained_by(stage: Stage, saturated: Mapping[str, float], load: Load) -> tuple[str, ...]:
+    """The stages that a saturated one waits for, of those that are saturated, with their shares."""
+    if stage.name not in saturated or (stage.refuses and load.served_fast):
+        return ()
+    share_min = _EXPLAINING_SHARE_MIN * saturated[stage.name]
+    return tuple(name for name in stage.waits_for if saturated.get(name, -1) >= share_min)
 
 
 def saturated_since(reading: Reading, points: int) -> float | None:

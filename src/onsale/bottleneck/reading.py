@@ -5,6 +5,7 @@ from onsale.bottleneck.stages import (
     CLIENT_MEAN,
     CLIENT_SECONDS,
     LOOP_SECONDS,
+    SERVED_MEAN,
     SERVER_MEAN,
     SERVER_SECONDS,
     STAGES,
@@ -46,6 +47,7 @@ class _Reader:
             client_mean_seconds=mean or self._over_all(SERVER_MEAN) or 0.0,
             server_seconds=server,
             loop_seconds=self._over_all(LOOP_SECONDS) or 0.0,
+            served_mean_seconds=self._over_all(SERVED_MEAN),
             generator_strain=run.generator.strain if run.generator else None,
             dropped=run.dropped,
         )

@@ -49,8 +49,9 @@ class Stage:
     """One place where requests may wait, and what is known of it.
 
     `lost` yields the seconds that buyers wait there, a second, all of them together; `None` where
-    that is what they wait for the process itself, of which `part` yields the stage's.
-    `waits_for` are the names of stages that may explain it.
+    that is what they wait for the process itself, of which `part` yields the stage's. `waits_for`
+    are the names of stages that may explain it. One that `refuses` lets nobody wait, and turns
+    buyers away.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Stage:
     waits_for: tuple[str, ...]
     advice: tuple[str, ...]
     part: str | None = None
+    refuses: bool = False
 
     @property
     def decisive(self) -> Signal:
@@ -237,6 +239,7 @@ STAGES: Sequence[Stage] = (
         None,
         ("host", "logs", "worker", "loop", *_STORES),
         ("No stage behind it is full: raise ONSALE_ORDERS_IN_FLIGHT_MAX and …_BUSY_MAX.",),
+        refuses=True,
     ),
     Stage(
         "gate",
@@ -364,6 +367,8 @@ _SERVED = "onsale_http_request_duration_seconds"
 _PURCHASES = f'{API},route=~"/v1/.+",route!~".+/stream"'
 SERVER_SECONDS = rate(f"{_SERVED}_sum", _PURCHASES)
 SERVER_MEAN = mean(_SERVED, _PURCHASES)
+# Without those that were turned away, who are answered at once.
+SERVED_MEAN = mean(_SERVED, f'{_PURCHASES},status_class="2xx"')
 # What buyers waited for the event loop, a second: a request passes it when it comes, for its place
 # in a batch, with each answer of gate and ledger, and when it is answered. Where the loop was all
 # that was short, planted, requests took 5 to 10 times its lag.
