@@ -100,7 +100,10 @@ async def admitted_by_ledger(service: Service, event: Event) -> int:
 
 
 async def reconcile(service: Service, event_id: str) -> None:
-    """Let the reconciler pass until the books balance, as it does all day long."""
+    """Let the reconciler pass until the books balance, as it does all day long.
+
+    As this process sees them: to another the gate may be one to leave alone for a moment more.
+    """
     reconciler = Reconciler(service)
 
     async def balanced() -> bool:

@@ -4,6 +4,7 @@ One checkout on the whole stack, watched by a real Prometheus with all of its ex
 k6: what Grafana would ask is asked here.
 """
 
+import asyncio
 import json
 import re
 import secrets
@@ -11,12 +12,16 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
 
 from onsale.bottleneck import read_verdict
 from onsale.demo.client import ServiceClient
@@ -24,6 +29,7 @@ from onsale.demo.sale import Verdict, run_sale
 from onsale.demo.stack import Stack
 from onsale.loadtests import SCENARIOS
 from onsale.monitoring import MonitoringStack
+from onsale.observability.runtime import stop
 from onsale.report import Prometheus, Run, await_scrape, find_run, write_report
 from onsale.report.dashboards import Dashboard, Panel, Query, read_dashboards
 from onsale.report.plots import draw
@@ -98,10 +104,24 @@ def watcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watcher]:
         yield Watcher(client, stack, monitoring.prometheus.url)
 
 
+@asynccontextmanager
+async def session_at_work(database_url: str) -> AsyncIterator[None]:
+    """A session that every scrape meets at work; whether one meets any of the sale's is chance."""
+    engine = create_async_engine(database_url, poolclass=NullPool)
+    async with engine.connect() as connection:
+        work = asyncio.create_task(connection.execute(text("SELECT pg_sleep(3600)")))
+        try:
+            yield
+        finally:
+            await stop(work)
+
+
 @pytest.fixture(scope="module")
-def watched(watcher: Watcher, tmp_path_factory: pytest.TempPathFactory) -> Watched:
-    """A checkout: holds, payments, declined cards, holds given back."""
-    return watcher.run("checkout", tmp_path_factory.mktemp("checkout"))
+async def watched(watcher: Watcher, tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    """A checkout: holds, payments, declined cards, holds given back; and a session at work."""
+    folder = tmp_path_factory.mktemp("checkout")
+    async with session_at_work(watcher.stack.database_url):
+        return await asyncio.to_thread(watcher.run, "checkout", folder)
 
 
 def answers(watched: Watched, query: Query) -> list[dict[str, str]]:
