@@ -264,8 +264,8 @@ def _make_nice(pid: int) -> None:
 def _put_first(server: psutil.Process) -> None:
     """A core is theirs as soon as they want one, and their children's; where we may say so."""
     for process in (server, *server.children(recursive=True)):
-        for thread in process.threads():
-            with suppress(PermissionError):
+        with suppress(PermissionError, psutil.NoSuchProcess):
+            for thread in process.threads():
                 os.sched_setscheduler(thread.id, os.SCHED_RR, os.sched_param(1))
 
 
@@ -275,7 +275,7 @@ def _has_orders(stack: PlantedStack) -> bool:
 
 
 PLANTS = (
-    Plant("ledger pool of 1", "pool", within="small pool", buyers_per_second=400),
+    Plant("ledger pool of 1", "pool", within="small pool", buyers_per_second=500),
     Plant("slow WAL sync", "wal", stores=with_slow_sync, around=slow_sync),
     Plant("a session that locks a tier", "locks", around=locked_tier),
     Plant("a slow script beside the gate's", "redis", around=busy_redis),
