@@ -83,7 +83,15 @@ def _one_line_errors() -> Iterator[None]:
         # Not foreseen, so a developer may want all of it.
         if os.environ.get("ONSALE_LOG_LEVEL") == "DEBUG":
             raise
-        _fail(f"{type(error).__name__}: {error} (ONSALE_LOG_LEVEL=DEBUG shows where)")
+        cause = _first_of(error)
+        _fail(f"{type(cause).__name__}: {cause} (ONSALE_LOG_LEVEL=DEBUG shows where)")
+
+
+def _first_of(error: BaseException) -> BaseException:
+    """What failed in a group of tasks; the group itself says nothing."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _fail(line: str, status: int = _FAILED) -> None:

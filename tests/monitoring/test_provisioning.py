@@ -123,7 +123,14 @@ def tracing_faults(documents: Documents) -> Iterator[str]:
 
 
 # What depends on where a program runs and not on what it is to do.
-PLACES = ("--web.listen-address=", "--config.file=", "--storage.tsdb.path=", "--extend.query-path=")
+PLACES = (
+    "--web.listen-address=",
+    "--web.external-url=",
+    "--web.user-assets=",
+    "--config.file=",
+    "--storage.tsdb.path=",
+    "--extend.query-path=",
+)
 
 
 def native_faults(documents: Documents) -> Iterator[str]:
@@ -150,10 +157,27 @@ def mounts_faults(documents: Documents) -> Iterator[str]:
                 yield f"{name} does not see {path}"
 
 
+def runbooks_faults(documents: Documents) -> Iterator[str]:
+    """Pages that alerts link to and Prometheus does not serve."""
+    prometheus = documents["compose"]["services"]["prometheus"]
+    option = "--web.user-assets="
+    (assets,) = (word for word in prometheus["command"] if word.startswith(option))
+    served = f"{assets.removeprefix(option)}/runbooks"
+    if f"./docs/runbooks:{served}:ro" not in prometheus["volumes"]:
+        yield f"no runbooks at {served}"
+
+
 def faults(texts: dict[str, str]) -> list[str]:
     """Everything that does not fit; none when all is in order."""
     documents = {name: yaml.safe_load(text) for name, text in texts.items()}
-    checks = (scrape_faults, grafana_faults, tracing_faults, native_faults, mounts_faults)
+    checks = (
+        scrape_faults,
+        grafana_faults,
+        tracing_faults,
+        native_faults,
+        mounts_faults,
+        runbooks_faults,
+    )
     return [fault for check in checks for fault in check(documents)]
 
 
@@ -178,6 +202,7 @@ def test_everything_points_at_something() -> None:
         ("others", "tempo:3200", "traces:3200", "no service"),
         ("others", "name: trace_id", "name: traceID", "lines do not lead"),
         ("datasource", "datasourceUid: tempo", "datasourceUid: jaeger", "exemplars do not lead"),
+        ("compose", "/srv/runbooks", "/srv/books", "no runbooks"),
         ("compose", "/etc/loki/loki.yml", "/etc/loki/local.yml", "loki does not see"),
         ("datasource", "timeInterval: 5s", "timeInterval: 15s", "rate interval"),
         ("datasource", "prometheus:9090", "prometheus:9091", "no service"),

@@ -234,6 +234,21 @@ HEALTH = Row(
             "state-timeline",
             width=12,
         ),
+        Panel(
+            "Circuit breakers",
+            "1 while every process calls the store, 0 while one does not even try. Good: 1.",
+            "bool_on_off",
+            below(1),
+            (
+                Query(
+                    "min by (dependency)"
+                    f'(onsale_circuit_breaker_state{{{PROCESS},state="closed"}})',
+                    "{{dependency}}",
+                ),
+            ),
+            "state-timeline",
+            width=12,
+        ),
     ),
 )
 

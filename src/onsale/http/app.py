@@ -113,18 +113,17 @@ class Application:
             return None
         return self._intake.refusal(scope) if an_order else metering.refused(scope)
 
-    def knows(self, scope: Scope) -> bool:
-        """Whether this may be a request for `answer_from_memory`."""
+    def knows(self, scope: Scope) -> str | None:
+        """The event that is ordered from, if this may be a request for `answer_from_memory`."""
         event_id = ordered_in(scope)
-        return event_id is not None and self._intake.refuses(event_id)
+        return event_id if event_id is not None and self._intake.refuses(event_id) else None
 
-    def answer_from_memory(self, scope: Scope, body: bytes) -> Answer | None:
+    def answer_from_memory(self, event_id: str, scope: Scope, body: bytes) -> Answer | None:
         """The completed answer to a loser of whom nobody has to be asked; `None` for all others.
 
         The server asks when it has read the whole request, and makes no task for it then.
         """
-        event_id = ordered_in(scope)
-        return None if event_id is None else self._intake.refused(scope, body, event_id)
+        return self._intake.refused(scope, body, event_id)
 
 
 def ordered_in(scope: Scope) -> str | None:

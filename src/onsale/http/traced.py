@@ -54,10 +54,10 @@ class TracedApplication(Application):
         answer = super().refusal(scope)
         return answer and self._answered_at_once(scope, answer, started)
 
-    def answer_from_memory(self, scope: Scope, body: bytes) -> Answer | None:
+    def answer_from_memory(self, event_id: str, scope: Scope, body: bytes) -> Answer | None:
         """See `Application.answer_from_memory`."""
         started = perf_counter()
-        answer = super().answer_from_memory(scope, body)
+        answer = super().answer_from_memory(event_id, scope, body)
         return answer and self._answered_at_once(scope, answer, started)
 
     def _answered_at_once(self, scope: Scope, answer: Answer, started: float) -> Answer:

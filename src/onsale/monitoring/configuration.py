@@ -13,7 +13,8 @@ Targets = Mapping[str, Sequence[str]]
 def prometheus_files(
     targets: Targets, alertmanagers: Sequence[str] = (), scrape_seconds: int | None = None
 ) -> dict[str, str]:
-    """`prometheus.yml` and its rules by relative path, scraping `targets` by the name of the job.
+    """`prometheus.yml`, its rules and the runbooks that they link to by relative path, scraping
+    `targets` by the name of the job.
 
     A job of the shipped file that has no targets is left out; one that is not in it is a mistake,
     and raises `KeyError`. `scrape_seconds` replaces the shipped interval: a load test of ten
@@ -30,9 +31,12 @@ def prometheus_files(
         intervals = ("scrape_interval", "scrape_timeout", "evaluation_interval")
         config["global"] |= dict.fromkeys(intervals, f"{scrape_seconds}s")
     rules = sorted((folder / "rules").glob("*.yml"))
-    return {"prometheus.yml": yaml.safe_dump(config, sort_keys=False)} | {
-        f"rules/{path.name}": path.read_text("utf-8") for path in rules
-    }
+    runbooks = sorted((project_folder("docs") / "runbooks").glob("*.md"))
+    return (
+        {"prometheus.yml": yaml.safe_dump(config, sort_keys=False)}
+        | {f"rules/{path.name}": path.read_text("utf-8") for path in rules}
+        | {f"assets/runbooks/{path.name}": path.read_text("utf-8") for path in runbooks}
+    )
 
 
 def alertmanager_files() -> dict[str, str]:

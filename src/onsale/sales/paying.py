@@ -7,7 +7,6 @@ a crash anywhere in between, the settler knows what may have been authorised and
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from time import perf_counter
 
 from onsale.domain.errors import (
     LedgerUnavailable,
@@ -148,7 +147,6 @@ class Paying:
             raise OrderExpired
 
     async def _authorize(self, key: OrderKey, attempt: int, order: Order, method: str) -> None:
-        started = perf_counter()
         try:
             await self._ask_provider(payment_key(key, attempt), order, method)
         except Declined as declined:
@@ -163,16 +161,15 @@ class Paying:
                 key, attempt, PaymentState.STARTED, PaymentState.VOID_DUE
             )
             raise PaymentDeclined(key.order_id, _DID_NOT_ANSWER) from lost
-        finally:
-            metrics.payment_duration_seconds.observe(perf_counter() - started)
 
     async def _ask_provider(self, name: str, order: Order, method: str) -> None:
         for last_try in range(1, _AUTHORIZE_TRIES + 1):
             try:
-                async with asyncio.timeout(self._timeout_seconds):
-                    await self._provider.authorize(
-                        name, order.amount_minor_units, order.currency, method
-                    )
+                with metrics.payment_duration_seconds.time():
+                    async with asyncio.timeout(self._timeout_seconds):
+                        await self._provider.authorize(
+                            name, order.amount_minor_units, order.currency, method
+                        )
                 return
             except AnswerLost:
                 if last_try == _AUTHORIZE_TRIES:

@@ -418,9 +418,11 @@ class Placing:
                 refused.append(pending.job)
             else:
                 pending.fail(LedgerUnavailable())
-        self._count(
-            [placed.order for placed in verdicts if isinstance(placed, Placement) and placed.new]
-        )
+        admitted = [v.order for v in verdicts if isinstance(v, Placement) and v.new]
+        self._count(admitted)
+        for event_id in {order.event_id for order in admitted}:
+            if sale := self._catalog.known(event_id):
+                sale.see_unheard()
         return refused
 
 
