@@ -83,7 +83,15 @@ def _one_line_errors() -> Iterator[None]:
         # Not foreseen, so a developer may want all of it.
         if os.environ.get("ONSALE_LOG_LEVEL") == "DEBUG":
             raise
-        _fail(f"{type(error).__name__}: {error} (ONSALE_LOG_LEVEL=DEBUG shows where)")
+        cause = _first_of(error)
+        _fail(f"{type(cause).__name__}: {cause} (ONSALE_LOG_LEVEL=DEBUG shows where)")
+
+
+def _first_of(error: BaseException) -> BaseException:
+    """What failed in a group of tasks; the group itself says nothing."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _fail(line: str, status: int = _FAILED) -> None:
@@ -193,7 +201,7 @@ def worker(
 
         settings = Settings()
         kinds = _worker_kinds(kind)
-        configure_logging(settings.log_level)
+        configure_logging(settings.log_level, traced=bool(settings.tracing_endpoint))
         try:
             serve_metrics(settings.metrics_host, settings.worker_metrics_port)
         except OSError as error:
@@ -415,8 +423,8 @@ def bench(
     suite: Annotated[
         list[str] | None,
         typer.Option(
-            help="core, quick, disk, redis, live, events, workers, metrics, memory or capacity;"
-            " several run as one. See `loadtest/README.md`."
+            help="core, quick, disk, redis, live, events, workers, metrics, tracing, memory or"
+            " capacity; several run as one. See `loadtest/README.md`."
         ),
     ] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Turns of every variant.")] = None,

@@ -25,6 +25,7 @@ from onsale.domain.order import Order, OrderRequest, OrderStatus
 from onsale.embedded import free_port
 from onsale.gate import scripts
 from onsale.gate.scripts import ScriptName
+from onsale.ledger.ledger import Placement
 from onsale.observability.runtime import stop
 from onsale.sales.service import Service
 from onsale.settings import Settings
@@ -32,7 +33,7 @@ from onsale.workers.loop import repeat
 from onsale.workers.reconciler import Reconciler
 from tests.faults.conftest import Stores, admitted_by_ledger, reconcile
 from tests.ledger.books import assert_limit_kept
-from tests.races.books import assert_balanced, code_of, place
+from tests.races.books import assert_balanced, code_of, gate_answers, place
 from tests.races.conftest import running
 from tests.support import MakeEvent, count_rows, live_orders, wait_until
 
@@ -188,6 +189,7 @@ async def test_a_sale_whose_gate_is_struck_in_the_middle_of_it(
 
     await _one_pass(other)
     assert await admitted_by_ledger(service, event) == 0
+    await wait_until(partial(gate_answers, service))
     await wait_until(partial(_everybody_knows, service, processes, event))
     await sale.press_again()
     await reconcile(other, event.id)
@@ -331,6 +333,40 @@ async def test_one_process_asks_the_gate_and_one_the_ledger(
         assert "sold_out" in map(code_of, answers)
     assert await live_orders(service, event.id) == 50
     await assert_limit_kept(service.database, event)
+
+
+async def test_who_has_an_order_that_the_gate_does_not_know_is_no_loser(
+    service: Service,
+    other: Service,
+    settings: Settings,
+    make_event: MakeEvent,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The ledger alone gave him the last seat; at the gate it is taken by somebody on his way. He
+    presses again where the gate is asked. Seen red without `has_unheard` asked: he was told that it
+    is sold out.
+    """
+    event = await make_event(1)
+    async with without_gate(settings) as alone:
+        order = await place(alone, event.id, "buyer-1", "press-1", 1)
+    with monkeypatch.context() as broken:
+        broken.setattr(other.ledger, "place", _unavailable)
+        with pytest.raises(LedgerUnavailable):
+            await place(other, event.id, "buyer-2", "press-1", 1)
+    sale = await service.catalog.require(event.id)
+
+    async def refuses_strangers() -> bool:
+        await service.catalog.require(event.id)
+        return sale.refuses and sale.knows_everybody and sale.has_unheard
+
+    await wait_until(refuses_strangers)
+    assert await place(service, event.id, "buyer-1", "press-1", 1) == order
+    with pytest.raises(SoldOut):
+        await place(service, event.id, "buyer-3", "press-1", 1)
+
+
+async def _unavailable(_: Sequence[OrderRequest]) -> list[Placement]:
+    raise LedgerUnavailable
 
 
 # -- batches that are answered twice, or never

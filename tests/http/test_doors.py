@@ -1,6 +1,7 @@
 """Who is refused before anything is done for them, and who never is."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 
 import httpx
@@ -8,6 +9,7 @@ import pytest
 
 from onsale.domain.event import Event, PaymentKind
 from onsale.http.app import Application
+from onsale.observability.runtime import stop
 from onsale.sales.service import Service
 from onsale.settings import Settings
 from tests.http.calls import (
@@ -20,7 +22,7 @@ from tests.http.calls import (
     problem_of,
     started,
 )
-from tests.support import MakeEvent, as_buyer, wait_until, with_scope
+from tests.support import MakeEvent, as_buyer, count_rows, items, wait_until, with_scope
 
 CARD = {"method": "ok"}
 
@@ -59,6 +61,47 @@ async def test_before_it_is_even_known_who_asks(
     fill_the_valve(app)
     answer = await client.post(orders_path("0" * 32), content=b"{", headers={})
     problem_of(answer, 503, "overloaded")
+
+
+async def test_who_had_room_when_his_head_was_read_is_asked_again(
+    own: tuple[Application, httpx.AsyncClient], service: Service, make_event: MakeEvent
+) -> None:
+    """Others came in while his body was on its way. Seen red without the second look, which placed
+    the order.
+    """
+    app, client = own
+    event = await make_event()
+
+    async def body() -> AsyncIterator[bytes]:
+        fill_the_valve(app)
+        yield json.dumps(items()).encode()
+
+    headers = as_buyer() | {"Content-Type": "application/json"}
+    answer = await client.post(orders_path(event.id), content=body(), headers=headers)
+    problem_of(answer, 503, "overloaded")
+    await assert_nothing_taken(service, event)
+
+
+async def test_who_waits_for_the_provider_takes_nobodys_room(
+    settings: Settings, service: Service, make_event: MakeEvent
+) -> None:
+    """There is room for one order, and the provider never answers for the first. Seen red with the
+    payment inside the valve, which refused the second.
+    """
+    event = await make_event(payment=PaymentKind.CARD)
+    one = settings.model_copy(update={"orders_in_flight_max": 1, "payment_timeout_seconds": 60.0})
+    async with started(one) as (_, client):
+        body = items() | {"payment": {"method": "timeout"}}
+        waiting = asyncio.create_task(place(client, event.id, body))
+
+        async def provider_is_asked() -> bool:
+            asked = "SELECT count(*) FROM payments WHERE event_id = :event"
+            return await count_rows(service, asked, event=event.id) == 1
+
+        await wait_until(provider_is_asked)
+        assert (await place(client, event.id, headers=as_buyer("buyer-2"))).status_code == 201
+        assert not waiting.done()
+        await stop(waiting)
 
 
 async def test_who_holds_can_pay_and_release_and_the_organiser_can_pause(

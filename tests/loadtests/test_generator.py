@@ -53,7 +53,7 @@ async def test_a_busy_process_is_seen_to_be_busy() -> None:
             use = watch.look(time.time())
             return use.cpu_seconds > 0.1 and use.wait_seconds > 0.1
 
-        await wait_until(has_waited, timeout_s=30)
+        await wait_until(has_waited)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         await process.wait()

@@ -52,7 +52,7 @@ async def test_every_job_is_scraped(monitoring: MonitoringStack) -> None:
     async def all_up() -> bool:
         return values(monitoring, "up") == dict.fromkeys(jobs, 1.0)
 
-    await wait_until(all_up, timeout_s=30)
+    await wait_until(all_up)
 
 
 def test_every_query_of_postgres_is_answered(monitoring: MonitoringStack) -> None:

@@ -69,6 +69,9 @@ class Campaign:
             await self._break(seen, name, dice)
             long_calm = number % _LONG_CALM_EVERY_FAULTS == 0
             await asyncio.sleep(_LONG_CALM_SECONDS if long_calm else dice.uniform(*_CALM_SECONDS))
+        # Where it breaks is chance for some: nobody refunded anything just then.
+        for name in [name for name in names if name not in seen.course.injected]:
+            await self._break(seen, name, dice)
         # The sale goes on until it is seen whether it does.
         await asyncio.sleep(SETTLED_AFTER_SECONDS)
 

@@ -33,6 +33,11 @@ class Course:
 
     incidents: list[Incident] = field(default_factory=list)
 
+    @property
+    def injected(self) -> set[str]:
+        """The faults that were injected at least once."""
+        return {incident.fault for incident in self.incidents if incident.injected}
+
     def calm(self, from_seconds: float, to_seconds: float) -> bool:
         """Whether nothing was broken, nor had been shortly before, in all of that time."""
         return not any(

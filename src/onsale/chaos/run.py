@@ -24,7 +24,8 @@ def run(
     report_dir: Path,
     tell: Callable[[str], None],
 ) -> Report:
-    """Run a campaign; where it finds something, `report_dir` gets its history and its logs.
+    """Run a campaign; where it finds something, or fails, `report_dir` gets its history and its
+    logs.
 
     Raises `EmbeddedError` when something does not start.
     """
@@ -47,7 +48,11 @@ async def _run(
     ):
         async with Stage(Path(folder), Path(sockets), secrets.token_hex(32), tell=tell) as stage:
             campaign = Campaign(stage, faults, seed, seconds, tell)
-            report = await campaign.run()
+            try:
+                report = await campaign.run()
+            except Exception:
+                _keep(stage, campaign, report_dir)
+                raise
         if not report.well:
             _keep(stage, campaign, report_dir)
         return report

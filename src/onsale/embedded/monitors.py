@@ -110,8 +110,8 @@ class Prometheus(Monitor):
             f"--web.external-url={self.url}",
             "--web.user-assets=assets",
             "--web.enable-remote-write-receiver",
-            # k6 sends its trends as such.
-            "--enable-feature=native-histograms",
+            # k6 sends its trends as such, and the service shows which requests were traced.
+            "--enable-feature=native-histograms,exemplar-storage",
         ]
 
 

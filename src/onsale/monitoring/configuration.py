@@ -48,6 +48,8 @@ def grafana_files(prometheus_url: str, dashboards: str) -> dict[str, str]:
     """Grafana's provisioning, and the dashboards for it to find in the folder `dashboards`."""
     sources = yaml.safe_load(_read("grafana/provisioning/datasources/prometheus.yml"))
     sources["datasources"][0]["url"] = prometheus_url
+    # They lead to Tempo, which is a container's.
+    del sources["datasources"][0]["jsonData"]["exemplarTraceIdDestinations"]
     providers = yaml.safe_load(_read("grafana/provisioning/dashboards/onsale.yml"))
     providers["providers"][0]["options"]["path"] = dashboards
     shipped = sorted((project_folder("monitoring") / "grafana/dashboards").glob("*.json"))

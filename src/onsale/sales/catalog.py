@@ -105,6 +105,7 @@ class Catalog:
         await asyncio.gather(
             self._repeat(self._look_after, self._age_seconds_max / _LOOKS_PER_AGE),
             self._repeat(self._read_again, _EVENT_AGE_SECONDS_MAX),
+            self._repeat(self._look_for_unheard, self._age_seconds_max / _LOOKS_PER_AGE),
             # Ended when both have: redis-py may lose a cancellation (see `stop`), and the one that
             # heard of it would leave the other behind.
             return_exceptions=True,
@@ -131,6 +132,14 @@ class Catalog:
                 sale = self._sales.get(event.id)
                 if sale is not None:
                     sale.see_event(event)
+
+    async def _look_for_unheard(self, sales: list[Sale]) -> None:
+        # Where no gate answers, the ledger refuses, and it knows its own.
+        refusing = [sale for sale in sales if sale.fresh]
+        with _until_next_time():
+            for event_id in await self._events.with_unheard([sale.event.id for sale in refusing]):
+                if event_id in self._sales:
+                    self._sales[event_id].see_unheard()
 
     async def learn_orders(self, sale: Sale, orders_ever_admitted: int) -> None:
         """Read who was admitted, unless so many are known. Raises `GateUnavailable`, `GateLost`."""

@@ -143,6 +143,9 @@ class GroupCommit(Generic[Job, Answer]):
         self._size.observe(len(batch))
 
 
+# What makes stages: the class itself, or what traces them (`sales.traced`).
+MakeStage = Callable[..., GroupCommit[Any, Any]]
+
 # A process has one for each server of the gate, which are one stage.
 _stages: "defaultdict[str, WeakSet[GroupCommit[Any, Any]]]" = defaultdict(WeakSet)
 

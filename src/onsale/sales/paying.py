@@ -31,7 +31,7 @@ from onsale.observability import metrics
 from onsale.payments.provider import AnswerLost, Declined, PaymentProvider
 from onsale.sales.catalog import Catalog
 from onsale.sales.ending import own_order
-from onsale.sales.group_commit import Answer, GroupCommit, Job, Pending
+from onsale.sales.group_commit import Answer, GroupCommit, Job, MakeStage, Pending
 from onsale.settings import Settings
 
 # A lost answer is asked for once more, under the same key.
@@ -54,6 +54,7 @@ class Paying:
         ledger: Ledger,
         provider: PaymentProvider,
         settings: Settings,
+        make_stage: MakeStage = GroupCommit,
     ) -> None:
         self._catalog = catalog
         self._ledger = ledger
@@ -62,7 +63,7 @@ class Paying:
         # In batches, for a tier's row is locked until the confirmation that counts on it is on
         # disk: one by one they would wait for each other.
         stage = partial(
-            GroupCommit,
+            make_stage,
             batch_size_max=settings.ledger_batch_size_max,
             in_flight_max=settings.ledger_batches_in_flight_max,
             queue_size_max=settings.batch_queue_size_max,

@@ -67,6 +67,7 @@ class Sale:
         "_refuses",
         "_seen",
         "_age_seconds_max",
+        "_unheard_until_seconds",
     )
 
     def __init__(self, event: Event, age_seconds_max: float) -> None:
@@ -82,6 +83,7 @@ class Sale:
         self._seen: set[int] = set()
         self._refuses = False
         self._age_seconds_max = age_seconds_max
+        self._unheard_until_seconds = 0.0
 
     # -- keeping the picture, by news of the loading that the event names: one loading's count of
     # admitted orders says nothing of another's
@@ -115,6 +117,12 @@ class Sale:
         assert after_orders <= self.known_orders, "the log is read from its beginning"
         self._seen.update(names)
         self.known_orders = max(self.known_orders, after_orders + len(names))
+
+    def see_unheard(self) -> None:
+        """The ledger has admitted orders alone, just now or a while ago, and the gate was not told:
+        whom it does not know may have one of them, until it was told and asked again since.
+        """
+        self._unheard_until_seconds = monotonic() + 2 * self._age_seconds_max
 
     def see_batch(self, admission: Admission) -> None:
         """What a batch of this process came to."""
@@ -186,13 +194,22 @@ class Sale:
         """Whether nobody was admitted, of whom this process has heard, that it does not know."""
         return self.view is not None and self.known_orders >= self.view.orders_ever_admitted
 
+    @property
+    def has_unheard(self) -> bool:
+        """Whether there may be orders that the gate does not know, by the ledger's word."""
+        return monotonic() < self._unheard_until_seconds
+
     def may_have_admitted(self, order_id: bytes) -> bool:
         """Whether this order may have been admitted before; "no" is certain."""
-        return not self.knows_everybody or seen_name(order_id) in self._seen
+        return not self.knows_everybody or self.has_unheard or seen_name(order_id) in self._seen
 
     def surely_never_admitted(self, order_id: bytes, orders_ever_admitted: int) -> bool:
         """Whether the order is none of so many that were ever admitted under this epoch."""
-        return self.known_orders >= orders_ever_admitted and seen_name(order_id) not in self._seen
+        return (
+            self.known_orders >= orders_ever_admitted
+            and seen_name(order_id) not in self._seen
+            and not self.has_unheard
+        )
 
     def error_for(self, outcome: Outcome) -> Refused:
         """The refusal that a buyer is told."""
