@@ -79,11 +79,17 @@ KILLS = (
 
 
 @contextmanager
-def monitored(folder: Path) -> Iterator[tuple[Stack, MonitoringStack]]:
-    """A service with two API processes, and everything that watches it."""
+def monitored(
+    folder: Path, *, scrape_seconds: int | None = None
+) -> Iterator[tuple[Stack, MonitoringStack]]:
+    """A service with two API processes, and everything that watches it; as often as shipped, unless
+    `scrape_seconds` is given.
+    """
     with (
         Stack(folder / "service", secrets.token_hex(32), workers=_API_PROCESSES) as stack,
-        MonitoringStack(folder / "monitoring", stack.service) as monitoring,
+        MonitoringStack(
+            folder / "monitoring", stack.service, scrape_seconds=scrape_seconds
+        ) as monitoring,
     ):
         yield stack, monitoring
 

@@ -55,9 +55,12 @@ def items(quantity: Any = 1, tier_id: Any = "t1") -> dict[str, Any]:
 
 
 async def wait_until(
-    reached: Callable[[], Awaitable[bool]], *, timeout_s: float = 10.0, poll_s: float = 0.02
+    reached: Callable[[], Awaitable[bool]], *, timeout_s: float = 30.0, poll_s: float = 0.02
 ) -> None:
-    """Wait for a state, not for a time; fails with `TimeoutError` when it is not reached."""
+    """Wait for a state, not for a time; fails with `TimeoutError` when it is not reached.
+
+    Only a failure waits for so long: it is far more than a machine needs that is busy with others.
+    """
     deadline = time.monotonic() + timeout_s
     while not await reached():
         if time.monotonic() > deadline:

@@ -218,7 +218,9 @@ REDIS_ALERTS = (
     ),
     Alert(
         "RedisFileFailing",
-        "min(onsale_gate_aof_ok) == 0",
+        # Every process has the gauge; those that look have made a pass.
+        "min(onsale_gate_aof_ok and on (job, instance)"
+        " onsale_reconciler_last_success_timestamp_seconds > 0) == 0",
         "warning",
         "Redis cannot write its append-only file: a crash would lose more than a second.",
         pending="30s",
@@ -260,7 +262,10 @@ BOOKS = (
     ),
     Alert(
         "ReconcilerStalled",
-        "time() - max(onsale_reconciler_last_success_timestamp_seconds) > 60",
+        # Every process has the gauge, at 0 until a pass of its own has ended. Where none has, the
+        # time since the start counts, of the worker that has been there longest.
+        "time() - (max(onsale_reconciler_last_success_timestamp_seconds > 0)"
+        ' or min(process_start_time_seconds{job="onsale-worker"})) > 60',
         "warning",
         "No pass of the reconciler has ended well for {{ $value | humanizeDuration }}.",
         symptom_of=(POSTGRES, REDIS),

@@ -23,8 +23,9 @@ from monitoring.prometheus.objectives import (
 )
 
 RULES = Path(__file__).parent / "rules"
-# Put before it where you browse your copy of the repository, so that the pager shows a link.
-RUNBOOKS = "docs/runbooks"
+# Prometheus itself serves the pages (--web.user-assets), where --web.external-url says that people
+# reach it: the links of Alertmanager and Grafana, and of whom they call, lead there.
+RUNBOOKS = "{{ $externalURL }}/user/runbooks"
 HEADER = "# Written by monitoring/prometheus/generate.py; change it there.\n"
 
 Rule = dict[str, Any]

@@ -201,7 +201,7 @@ def worker(
 
         settings = Settings()
         kinds = _worker_kinds(kind)
-        configure_logging(settings.log_level)
+        configure_logging(settings.log_level, traced=bool(settings.tracing_endpoint))
         try:
             serve_metrics(settings.metrics_host, settings.worker_metrics_port)
         except OSError as error:
@@ -423,8 +423,8 @@ def bench(
     suite: Annotated[
         list[str] | None,
         typer.Option(
-            help="core, quick, disk, redis, live, events, workers, metrics, memory or capacity;"
-            " several run as one. See `loadtest/README.md`."
+            help="core, quick, disk, redis, live, events, workers, metrics, tracing, memory or"
+            " capacity; several run as one. See `loadtest/README.md`."
         ),
     ] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Turns of every variant.")] = None,

@@ -151,6 +151,16 @@ class Settings(BaseSettings):
     # The Prometheus that is told what k6 measures, and asked for the page about it. None, if empty.
     prometheus_url: str = ""
 
+    # -- traces
+    # Where they are sent to, by OTLP over HTTP: `http://tempo:4318`. Nowhere, if empty, and then
+    # nothing of it is loaded.
+    tracing_endpoint: Annotated[str, Field(pattern=r"^(https?://\S+)?$")] = ""
+    # One request in a hundred tells what the crowd meets,
+    tracing_sample_share: Annotated[float, Field(ge=0, le=1)] = 0.01
+    # and of a spike so many are enough, in each process. A traced order costs as much as several
+    # that are not: this bounds what traces cost (docs/tracing.md), whatever the crowd does.
+    tracing_requests_per_second_max: Count = 20
+
     # -- the fault campaign
     # Where this process crashes (`sales.failpoints`). Nowhere, and then nothing is asked.
     failpoint: str = ""

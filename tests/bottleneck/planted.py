@@ -10,6 +10,7 @@ import secrets
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -86,31 +87,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stages", nargs="*", help="which (default: all)")
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--quiet", action="store_true", help="the table alone")
+    parser.add_argument("--quiet", action="store_true", help="a line a run and the table")
     options = parser.parse_args()
     chosen = [p for p in PLANTS if not options.stages or (p.stage or "nothing") in options.stages]
     console = Console(width=120)
-    named: dict[str, list[str | None]] = {plant.name: [] for plant in chosen}
+    verdicts: dict[str, list[Verdict]] = {plant.name: [] for plant in chosen}
     for _ in range(options.rounds):
         for plant in chosen:
             with tempfile.TemporaryDirectory(prefix="onsale-planted-") as folder:
                 verdict = run_planted(plant, Path(folder))
-            named[plant.name].append(verdict.limit)
+            verdicts[plant.name].append(verdict)
+            console.print(f"{plant.name}: {verdict.headline}", highlight=False)
             if not options.quiet:
-                console.rule(plant.name)
                 render(verdict, console)
-    table = Table("planted", "to be named", "named in", "otherwise")
-    for plant in chosen:
-        right = [each for each in named[plant.name] if each == plant.stage]
-        others = [each or "nothing" for each in named[plant.name] if each != plant.stage]
+                console.rule()
+    console.print(_table(chosen, verdicts))
+    sys.exit(any(v.limit != plant.stage for plant in chosen for v in verdicts[plant.name]))
+
+
+def _table(plants: Sequence[Plant], verdicts: Mapping[str, Sequence[Verdict]]) -> Table:
+    table = Table("planted", "to be named", "named in", "the verdicts")
+    for plant in plants:
+        found = verdicts[plant.name]
+        right = [each for each in found if each.limit == plant.stage]
         table.add_row(
             plant.name,
             plant.stage or "nothing",
-            f"{len(right)} of {options.rounds}",
-            ", ".join(others),
+            f"{len(right)} of {len(found)}",
+            "\n".join(dict.fromkeys(each.headline for each in found)),
         )
-    console.print(table)
-    sys.exit(any(named[plant.name] != [plant.stage] * options.rounds for plant in chosen))
+    return table
 
 
 if __name__ == "__main__":

@@ -3,11 +3,13 @@
 import asyncio
 import os
 import re
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,14 +36,15 @@ Beside = Callable[["PlantedStack"], AbstractContextManager[None]]
 class Plant:
     """One limit: `within` the service's processes, in their settings, or `beside` them.
 
-    `before` runs when the stores are up and the service is not yet, and may change its settings.
-    `around` runs while the load comes.
+    `stores` runs before they start. `before` runs when they are up and the service is not yet, and
+    may change its settings. `around` runs while the load comes.
     """
 
     name: str
     stage: str | None
     within: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
+    stores: Beside = lambda stack: nullcontext()
     before: Beside = lambda stack: nullcontext()
     around: Beside = lambda stack: nullcontext()
     buyers_per_second: int = 100
@@ -53,8 +56,13 @@ class PlantedStack(Stack):
     """The embedded stack with a plant in it."""
 
     plant: Plant = field(default_factory=lambda: Plant("nothing", None))
+    slow_sync: Path | None = None
 
-    def _start_processes(self, exits: Any) -> None:
+    def _start_stores(self, exits: ExitStack) -> None:
+        exits.enter_context(self.plant.stores(self))
+        Stack._start_stores(self, exits)
+
+    def _start_processes(self, exits: ExitStack) -> None:
         self.env = {"PYTHONPATH": str(WITHIN), "PLANT": self.plant.within} | dict(self.plant.env)
         exits.enter_context(self.plant.before(self))
         Stack._start_processes(self, exits)
@@ -101,16 +109,34 @@ def _on_postgres(stack: Stack, work: Callable[[Any], Awaitable[None]]) -> None:
 
 
 @contextmanager
-def slow_wal(stack: PlantedStack) -> Iterator[None]:
-    """Every commit waits for a tenth of a second before its sync, as for a disk that is slow."""
+def with_slow_sync(stack: PlantedStack) -> Iterator[None]:
+    """Postgres starts with a sync that can be slowed down; needs a compiler.
 
-    async def slow_down(connection: Any) -> None:
-        await connection.execute("ALTER SYSTEM SET commit_delay = 100000")
-        await connection.execute("ALTER SYSTEM SET commit_siblings = 0")
-        await connection.execute("SELECT pg_reload_conf()")
+    `commit_delay` would not do: who sleeps for that is at work, as Postgres tells it.
+    """
+    # Not within the stack's folder: the user that Postgres runs as has to get there.
+    with tempfile.TemporaryDirectory(prefix="onsale-slow-sync-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        library, stack.slow_sync = folder / "slow_sync.so", folder / "slow"
+        source = WITHIN / "slow_sync.c"
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+        os.environ |= {"LD_PRELOAD": str(library), "SLOW_SYNC": str(stack.slow_sync)}
+        try:
+            yield
+        finally:
+            del os.environ["LD_PRELOAD"], os.environ["SLOW_SYNC"]
 
-    _on_postgres(stack, slow_down)
-    yield
+
+@contextmanager
+def slow_sync(stack: PlantedStack) -> Iterator[None]:
+    """From now on every sync of the log takes a tenth of a second longer."""
+    assert stack.slow_sync is not None
+    stack.slow_sync.touch()
+    try:
+        yield
+    finally:
+        stack.slow_sync.unlink()
 
 
 def locked_tier(stack: PlantedStack) -> AbstractContextManager[None]:
@@ -199,8 +225,11 @@ def on_the_last_core(stack: PlantedStack) -> Iterator[None]:
 def starved_k6(stack: PlantedStack) -> Iterator[None]:
     """k6 has one core and, once it has begun, shares what others leave of it with many.
 
-    It and they are as nice as can be: the service gets the core whenever it wants it.
+    It and they are as nice as can be, and who else uses the machine comes after the service: that
+    gets its core whenever it wants it, or it would be what is starved.
     """
+    for pid in stack.pids.values():
+        _put_first(psutil.Process(pid))
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {0})
     try:
@@ -232,14 +261,22 @@ def _make_nice(pid: int) -> None:
         Path(f"/proc/{pid}/autogroup").write_text(str(_NICEST))
 
 
+def _put_first(server: psutil.Process) -> None:
+    """A core is theirs as soon as they want one, and their children's; where we may say so."""
+    for process in (server, *server.children(recursive=True)):
+        with suppress(PermissionError, psutil.NoSuchProcess):
+            for thread in process.threads():
+                os.sched_setscheduler(thread.id, os.SCHED_RR, os.sched_param(1))
+
+
 def _has_orders(stack: PlantedStack) -> bool:
     scraped = httpx.get(f"http://127.0.0.1:{stack.metrics_port}/metrics", trust_env=False).text
     return re.search(r'onsale_admissions_total\{decision="accepted"\} [1-9]', scraped) is not None
 
 
 PLANTS = (
-    Plant("ledger pool of 1", "pool", within="small pool", buyers_per_second=400),
-    Plant("slow WAL sync", "wal", around=slow_wal),
+    Plant("ledger pool of 1", "pool", within="small pool", buyers_per_second=500),
+    Plant("slow WAL sync", "wal", stores=with_slow_sync, around=slow_sync),
     Plant("a session that locks a tier", "locks", around=locked_tier),
     Plant("a slow script beside the gate's", "redis", around=busy_redis),
     Plant("latency between API and Redis", "gate", before=far_redis),

@@ -1,6 +1,7 @@
 """What limited a run, by figures that are made up: the shapes that real ones have."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -59,9 +60,10 @@ def test_nothing_at_its_knee_is_no_limit() -> None:
 
 
 def test_what_is_slow_for_no_reason_is_said_to_be() -> None:
-    load = Load(SECONDS, SECONDS, 10, client_mean_seconds=0.6, server_seconds=9)
-    found = verdict({}, load=load)
-    assert (found.limit, found.level) == (None, "warning")
+    for mean_seconds, dropped in ((0.6, 0), (0.1, 5)):
+        load = Load(SECONDS, SECONDS, 10, mean_seconds, server_seconds=9, dropped=dropped)
+        found = verdict({}, load=load)
+        assert (found.limit, found.level) == (None, "warning")
 
 
 @pytest.mark.parametrize(
@@ -71,16 +73,54 @@ def test_what_is_slow_for_no_reason_is_said_to_be() -> None:
         ("locks", ["pool", "ledger", "valve"]),
         ("pool", ["ledger", "valve"]),
         ("redis", ["gate", "valve"]),
-        ("logs", ["host", "worker", "loop", "gate", "ledger", "pool", "wal", "payment"]),
-        ("host", ["worker", "loop", "valve", "ledger", "pool", "payment"]),
+        ("logs", ["host", "worker", "loop", "gate", "ledger", "pool", "locks", "wal", "payment"]),
+        ("host", ["worker", "loop", "valve", "ledger", "pool", "locks", "payment"]),
     ],
 )
 def test_who_waits_for_the_limit_is_a_symptom(cause: str, symptoms: list[str]) -> None:
-    # All of them explain as much: it is not by their shares that they are told apart.
+    # All of them take as much: it is not by their shares that they are told apart.
     everything = [cause, *symptoms]
-    found = verdict(dict.fromkeys(everything, 2.0), dict.fromkeys(everything, 9.0))
+    load = replace(CALM, loop_seconds=9)
+    found = verdict(dict.fromkeys(everything, 2.0), dict.fromkeys(everything, 9.0), load)
     assert found.limit == cause
     assert {each.stage.name for each in found.findings if each.explained_by} == set(symptoms)
+
+
+@pytest.mark.parametrize(
+    ("idle", "cause"), [("host", "payment"), ("host", "pool"), ("loop", "ledger"), ("wal", "locks")]
+)
+def test_who_takes_little_explains_nobody(idle: str, cause: str) -> None:
+    """As a host that is short of cores, and answers wait 1 ms for that and 1.5 s for a bank."""
+    found = verdict({idle: 2.0, cause: 2.0}, {cause: 9.0, "ledger": 9.0})
+    assert found.limit == cause
+    assert not any(each.explained_by for each in found.findings)
+
+
+def test_a_door_that_is_shut_while_those_inside_are_served_fast_is_the_limit() -> None:
+    def limit(served_mean_seconds: float | None) -> object:
+        load = replace(CALM, served_mean_seconds=served_mean_seconds)
+        return verdict({"valve": 9.0, "worker": 2.0}, load=load).limit
+
+    assert limit(0.3) == "worker"
+    assert limit(None) == "worker"
+    found = verdict({"valve": 9.0, "pool": 2.0}, load=replace(CALM, served_mean_seconds=0.01))
+    assert found.limit == "valve"
+
+
+def test_what_the_process_takes_is_told_apart_by_its_parts() -> None:
+    both = {"host": 2.0, "worker": 2.0}
+
+    def limit(starved: float) -> object:
+        observations = [
+            replace(observed(each, both.get(each.name, 0.1), 0.1), part=starved)
+            if each.name == "host"
+            else observed(each, both.get(each.name, 0.1), 0.1)
+            for each in STAGES
+        ]
+        return judge(observations, CALM).limit
+
+    assert limit(0.1) == "worker"
+    assert limit(0.6) == "host"
 
 
 def test_of_two_causes_the_one_that_buyers_waited_for_is_the_limit() -> None:
@@ -95,7 +135,8 @@ def test_the_generator_is_the_limit_where_it_starves_and_the_service_is_fast() -
         return verdict(levels, load=load).limit
 
     assert limit(1, STARVED, 100) == "generator"
-    assert limit(9, STARVED, 100) is None  # buyers waited for the service
+    assert limit(9, STARVED, 100, worker=1.0) == "worker"  # buyers waited for the service
+    assert limit(9, STARVED, 100) == "generator"  # and here nothing of it was full
     assert limit(1, None, 100) is None  # k6 had the CPU that it wanted
     assert limit(1, STARVED, 0) is None  # everybody came
     assert limit(1, STARVED, 100, worker=1.0) == "worker"  # its queue is where nobody measures

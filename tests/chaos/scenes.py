@@ -183,7 +183,7 @@ async def _until_left(
         left: Any = await seen.stage.redis.hget(event_keys(sale.event_id).avail, tier)
         return at_least <= int(left) <= at_most
 
-    await wait_until(is_so, timeout_s=20)
+    await wait_until(is_so)
 
 
 async def _until_looked(seen: Observation, times: int) -> None:
@@ -192,7 +192,7 @@ async def _until_looked(seen: Observation, times: int) -> None:
     async def enough() -> bool:
         return len(seen.watcher.looks) >= until
 
-    await wait_until(enough, timeout_s=20)
+    await wait_until(enough)
 
 
 async def _kill_reconcilers(seen: Observation) -> None:

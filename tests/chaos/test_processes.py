@@ -60,7 +60,7 @@ async def until_said(process: Process, word: str, more_than: int = 0) -> None:
     async def said() -> bool:
         return said_by(process).count(word) > more_than
 
-    await wait_until(said, timeout_s=30)
+    await wait_until(said)
 
 
 async def test_it_has_its_own_arguments_environment_and_log(process: Process) -> None:

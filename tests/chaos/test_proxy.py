@@ -54,7 +54,7 @@ async def links(folder: Path) -> AsyncIterator[Links]:
     async def listens() -> bool:
         return made.control_path.exists()
 
-    await wait_until(listens, timeout_s=30)
+    await wait_until(listens)
     yield made
     stop_child(proxy)
 

@@ -34,7 +34,8 @@ MONITORING = {
     "node-exporter",
     "cadvisor",
 }
-SERVICES = {"api", "worker", "migrate", "postgres", "redis", "k6"} | MONITORING
+TRACING = {"tempo"}
+SERVICES = {"api", "worker", "migrate", "postgres", "redis", "k6"} | MONITORING | TRACING
 # They end when their work is done; all others run until they are stopped.
 JOBS = {"migrate", "k6"}
 # Everything else is for this machine only.
@@ -56,7 +57,8 @@ def services_are_all_there(compose: Compose) -> Iterator[str]:
     for name in SERVICES ^ compose["services"].keys():
         yield f"missing or unexpected: {name}"
     profiles = {n: s["profiles"] for n, s in compose["services"].items() if "profiles" in s}
-    if profiles != {"k6": ["k6"]} | {name: ["monitoring"] for name in MONITORING}:
+    behind = {"k6": {"k6"}, "monitoring": MONITORING, "tracing": TRACING}
+    if profiles != {name: [profile] for profile, names in behind.items() for name in names}:
         yield f"profiles: {profiles}"
 
 
@@ -70,8 +72,9 @@ def settings_exist(compose: Compose) -> Iterator[str]:
             if field not in Settings.model_fields:
                 yield f"no setting {variable}: {name}"
                 continue
+            given = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
             try:
-                Settings.model_validate({field: re.sub(r"\$\{[^}]*\}", "x" * 64, value)})
+                Settings.model_validate({field: re.sub(r"\$\{[^}]*\}", "x" * 64, given)})
             except ValueError as error:
                 yield f"a bad value of {variable}: {error}"
 
@@ -214,6 +217,8 @@ def test_every_promise_is_kept() -> None:
         ("  migrate:\n    <<", "  migration:\n    <<", "unexpected"),
         ("profiles: [k6]", "profiles: [load]", "profiles"),
         ("ONSALE_REDIS_URL:", "ONSALE_GATE_URL:", "no setting ONSALE_GATE_URL"),
+        ("profiles: [tracing]", "profiles: [monitoring]", "profiles"),
+        ("SHARE:-0.01", "SHARE:-1%", "a bad value of ONSALE_TRACING_SAMPLE_SHARE"),
         ("ONSALE_REDIS_URL: redis", "ONSALE_PORT: redis", "a bad value of ONSALE_PORT"),
         (
             f'"{SECRET}"',

@@ -33,7 +33,7 @@ def _has_ended(process: psutil.Process) -> bool:
 
 
 def _wait_until_ended(processes: Iterable[psutil.Process]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     for process in processes:
         while not _has_ended(process):
             assert time.monotonic() < deadline, f"{process} has not ended"
@@ -42,5 +42,5 @@ def _wait_until_ended(processes: Iterable[psutil.Process]) -> None:
 
 @pytest.fixture
 def wait_until_ended() -> Callable[[Iterable[psutil.Process]], None]:
-    """Returns when processes have ended that need not be our children; fails after 10 s."""
+    """Returns when processes have ended that need not be our children; fails after 30 s."""
     return _wait_until_ended

@@ -88,7 +88,7 @@ async def _served(
 @pytest.fixture
 async def api(_served: Api, stores: Stores) -> Api:
     """Two API processes behind one port and a third that watches them, all well at the start."""
-    await wait_until(_served.is_whole, timeout_s=30)
+    await wait_until(_served.is_whole)
     return _served
 
 
@@ -110,4 +110,4 @@ async def reconcile(service: Service, event_id: str) -> None:
         await asyncio.gather(reconciler.run_once(full=True), return_exceptions=True)
         return (await audit_at_quiet(service, event_id)).balanced
 
-    await wait_until(balanced, timeout_s=20)
+    await wait_until(balanced)

@@ -32,7 +32,7 @@ async def test_workers_end_when_their_supervisor_is_killed(
     async def both_serve() -> bool:
         return log.read_text().count('"serving"') == 2
 
-    await wait_until(both_serve, timeout_s=30)
+    await wait_until(both_serve)
     workers = psutil.Process(supervisor.pid).children(recursive=True)
     supervisor.send_signal(signal.SIGKILL)
     supervisor.wait()
@@ -42,4 +42,4 @@ async def test_workers_end_when_their_supervisor_is_killed(
             worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers
         )
 
-    await wait_until(nobody_is_left, timeout_s=20)
+    await wait_until(nobody_is_left)

@@ -29,8 +29,8 @@ async def test_killed_in_the_middle_of_a_sale(
             await wait_until(load.has_sold(200))
             api.serving()[0].send_signal(signal.SIGKILL)
             # The one that is left may be the one that was killed before, and is starting.
-            await wait_until(load.has_sold(200), timeout_s=30)
-            await wait_until(api.is_whole, timeout_s=30)
+            await wait_until(load.has_sold(200))
+            await wait_until(api.is_whole)
 
     assert not load.broken, "who is not answered finds the connection closed, never a wrong word"
     assert not load.refused
@@ -99,7 +99,7 @@ async def test_killed_between_gate_and_ledger(
     (tier,) = await assert_balanced(service, event.id)
     assert tier.available_units == TICKETS
     # The same key buys after all: under another id, for the first one is spent.
-    await wait_until(api.is_whole, timeout_s=30)
+    await wait_until(api.is_whole)
     buyer = await Buyer.connect(api.port)
     answers = [await buyer.press(press) for press in presses for _ in range(2)]
     buyer.leave()

@@ -412,7 +412,7 @@ async def test_a_slot_moves_in_the_middle_of_its_sale(
         async def sold_out() -> bool:
             return load.refused["409 sold_out"] > 0
 
-        await wait_until(sold_out, timeout_s=20)
+        await wait_until(sold_out)
     assert load.refused.keys() == {"409 sold_out"}
     assert not load.broken
     await assert_exactly_once(service, event, load)

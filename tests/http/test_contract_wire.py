@@ -306,7 +306,7 @@ async def test_the_process_ends_well_with_a_stream_open(
         async def ended() -> bool:
             return child.poll() is not None
 
-        await wait_until(ready, timeout_s=30)
+        await wait_until(ready)
         event = await created(client)
         path = event_path(event["id"], "availability/stream")
         async with client.stream("GET", path) as answer:
@@ -316,5 +316,5 @@ async def test_the_process_ends_well_with_a_stream_open(
             async with asyncio.timeout(20):
                 # Ended, not cut: a stream that is cut raises here.
                 assert [event async for event in told] == []
-        await wait_until(ended, timeout_s=20)
+        await wait_until(ended)
     assert child.returncode == 0

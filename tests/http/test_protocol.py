@@ -2,8 +2,10 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+import weakref
+from collections.abc import AsyncIterator, Sized
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from onsale.http.intake import read_body
 from onsale.http.middleware import Receive, Scope, Send, send_answer
 from onsale.http.problems import Answer
 from onsale.http.protocol import WHOLE_ANSWER, BoundedHttpProtocol
+from tests.support import wait_until
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -133,6 +136,40 @@ async def test_a_request_leaves_nothing_for_the_garbage_collector(connection: Co
         gc.enable()
 
 
+@pytest.mark.parametrize("path", ["/answered", "/unfinished"])
+async def test_a_connection_leaves_nothing_for_the_garbage_collector(path: str) -> None:
+    """Whatever the client waited for when it left. Seen red without `connection_lost`."""
+    alive: weakref.WeakSet[BoundedHttpProtocol] = weakref.WeakSet()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        alive.add(scope["extensions"][WHOLE_ANSWER].__self__)
+        if scope["path"] == "/unfinished":
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        else:
+            await echo(scope, receive, send)
+
+    async def nobody_is_alive() -> bool:
+        return not alive
+
+    gc.collect()
+    gc.disable()
+    try:
+        async with connected(app) as (reader, writer):
+            writer.write(request(path))
+            if path == "/answered":
+                await answer(reader)
+            else:
+                await wait_until(partial(_has_any, alive))
+        await wait_until(nobody_is_alive)
+    finally:
+        gc.enable()
+
+
+async def _has_any(found: Sized) -> bool:
+    return len(found) > 0
+
+
 class Full:
     """Echoes, and refuses paths that say so."""
 
@@ -183,11 +220,12 @@ class Knowing:
         self.echoed.append(scope["path"])
         await echo(scope, receive, send)
 
-    def knows(self, scope: Scope) -> bool:
-        return scope["path"] in ("/known", "/perhaps")
+    def knows(self, scope: Scope) -> str | None:
+        return scope["path"] if scope["path"] in ("/known", "/perhaps") else None
 
-    def answer_from_memory(self, scope: Scope, body: bytes) -> Answer | None:
-        if scope["path"] == "/perhaps":
+    def answer_from_memory(self, known: str, scope: Scope, body: bytes) -> Answer | None:
+        assert known == scope["path"]
+        if known == "/perhaps":
             return None
         told = b"known " + body
         return Answer(200, [(b"content-length", b"%d" % len(told)), (b"x-request-id", b"1")], told)

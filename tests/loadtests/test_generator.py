@@ -53,7 +53,7 @@ async def test_a_busy_process_is_seen_to_be_busy() -> None:
             use = watch.look(time.time())
             return use.cpu_seconds > 0.1 and use.wait_seconds > 0.1
 
-        await wait_until(has_waited, timeout_s=30)
+        await wait_until(has_waited)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
@@ -61,6 +61,54 @@ async def test_a_busy_process_is_seen_to_be_busy() -> None:
     assert use.peak_cpus > 0
     assert 0 < use.wait_share < 1
     assert 0 <= use.idle_share <= 1
+
+
+# A thread that works, on one core with another process, until it is told to end.
+WORKING_THREAD = """
+import os, sys, threading
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+if not os.fork():
+    while True: pass
+over = threading.Event()
+def work():
+    while not over.is_set(): pass
+thread = threading.Thread(target=work)
+thread.start()
+sys.stdin.readline()
+over.set()
+thread.join()
+print(flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
+async def test_what_a_thread_waited_stays_when_it_has_ended() -> None:
+    """Red where the threads that are there are summed up: k6 ends its own before it ends."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        WORKING_THREAD,
+        start_new_session=True,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        watch = Watch(process.pid)
+
+        async def has_waited() -> bool:
+            return watch.look(time.time()).wait_seconds > 0.2
+
+        await wait_until(has_waited, timeout_s=30)
+        seen = watch.look(time.time())
+        process.stdin.write(b"\n")
+        await process.stdout.readline()
+        assert watch.look(time.time()).wait_seconds >= seen.wait_seconds
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
 
 
 def test_a_process_that_is_gone_has_used_what_was_seen_last() -> None:

@@ -70,6 +70,28 @@ def orders(per_second: float, outcome: str) -> Series:
     return {f'onsale_orders_total{{{API},event="e",outcome="{outcome}"}}': rising(per_second)}
 
 
+def keeping(well: int) -> Series:
+    """How well the gate keeps what it is told; an API process has the gauges and never looks."""
+    worker = 'job="onsale-worker",instance="worker:9200"'
+    return {
+        f"onsale_gate_aof_ok{{{API}}}": flat(0),
+        f"onsale_reconciler_last_success_timestamp_seconds{{{API}}}": flat(0),
+        f"onsale_gate_aof_ok{{{worker}}}": flat(well),
+        f"onsale_reconciler_last_success_timestamp_seconds{{{worker}}}": f"0+5x{STEPS}",
+    }
+
+
+def never_reconciled(since: int) -> Series:
+    """A worker that has been there since a time, beside an API that has been there for ever."""
+    worker = 'job="onsale-worker",instance="worker:9200"'
+    return {
+        f"onsale_reconciler_last_success_timestamp_seconds{{{API}}}": flat(0),
+        f"process_start_time_seconds{{{API}}}": flat(0),
+        f"onsale_reconciler_last_success_timestamp_seconds{{{worker}}}": flat(0),
+        f"process_start_time_seconds{{{worker}}}": flat(since),
+    }
+
+
 def stage(*, open_sales: int = 1, available: int = 100) -> Series:
     """What the reconciler says of the sales."""
     return {
@@ -177,7 +199,12 @@ CASES = [
         {"redis_evicted_keys_total": flat(7)},
     ),
     one("RedisMayEvict", "onsale_gate_evicts", 1, 0, "critical"),
-    one("RedisFileFailing", "onsale_gate_aof_ok", 0, 1),
+    AlertCase(
+        "RedisFileFailing",
+        keeping(0),
+        {"warning": 1},
+        keeping(1),
+    ),
     AlertCase(
         "RedisSlow",
         histogram(
@@ -208,6 +235,13 @@ CASES = [
         {"onsale_reconciler_last_success_timestamp_seconds": flat(400)},
         {"warning": 1},
         {"onsale_reconciler_last_success_timestamp_seconds": f"0+5x{STEPS}"},
+    ),
+    # None has ended well yet: for three minutes; for half of one.
+    AlertCase(
+        "ReconcilerStalled",
+        never_reconciled(since=300),
+        {"warning": 1},
+        never_reconciled(since=450),
     ),
     # A backlog that is worked off is none.
     AlertCase(

@@ -69,7 +69,7 @@ async def inhibited(server: Alertmanager, *alerts: dict[str, str]) -> set[str]:
                 alert["status"]["state"] != "unprocessed" for alert in found
             )
 
-        await wait_until(settled, timeout_s=30)
+        await wait_until(settled)
         return {alert["labels"]["alertname"] for alert in found if alert["status"]["inhibitedBy"]}
 
 

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,22 @@ def expressions(dashboard: dict[str, Any]) -> list[str]:
         *(target["expr"] for panel in panels(dashboard) for target in panel["targets"]),
         *(each["expr"] for each in dashboard["annotations"]["list"]),
     ]
+
+
+def unseen(texts: Iterable[str]) -> set[str]:
+    """Metrics of the catalogue that no dashboard asks for."""
+    asked = " ".join(texts)
+    return {
+        family.name
+        for family in REGISTRY.collect()
+        if family.name.startswith("onsale_") and not re.search(rf"\b{family.name}(_|\b)", asked)
+    }
+
+
+def test_every_metric_is_on_a_panel() -> None:
+    assert unseen(TEXTS.values()) == set()
+    without = [text.replace("onsale_gate_aof_ok", "") for text in TEXTS.values()]
+    assert unseen(without) == {"onsale_gate_aof_ok"}
 
 
 def filled_in(expression: str) -> str:

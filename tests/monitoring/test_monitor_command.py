@@ -102,7 +102,7 @@ async def test_it_watches_all_of_a_running_dev_and_leaves_nothing_behind(stack: 
                 "prometheus",
             }
 
-        await wait_until(all_up, timeout_s=30)
+        await wait_until(all_up)
         children = psutil.Process(process.pid).children()
         assert len(children) == 5
         process.send_signal(signal.SIGTERM)

@@ -21,6 +21,7 @@ TEXTS = {
     "prometheus": PROMETHEUS.read_text(encoding="utf-8"),
     "datasource": (GRAFANA / "provisioning/datasources/prometheus.yml").read_text(encoding="utf-8"),
     "others": (GRAFANA / "provisioning/datasources/others.yml").read_text(encoding="utf-8"),
+    "tempo": (ROOT / "monitoring/tempo/tempo.yml").read_text(encoding="utf-8"),
     "dashboards": (GRAFANA / "provisioning/dashboards/onsale.yml").read_text(encoding="utf-8"),
 }
 Documents = dict[str, Any]
@@ -100,8 +101,36 @@ def grafana_faults(documents: Documents) -> Iterator[str]:
             yield f"Grafana does not see {name}"
 
 
+def tracing_faults(documents: Documents) -> Iterator[str]:
+    """Where the way of a trace breaks: from the service to Tempo, from a point or a line to it."""
+    tempo = documents["tempo"]
+    receiver = tempo["distributor"]["receivers"]["otlp"]["protocols"]["http"]["endpoint"]
+    if f"http://tempo:{receiver.rpartition(':')[2]}" not in TEXTS["compose"]:
+        yield "Tempo does not listen where the composition's head says"
+    sources = {source["uid"]: source for source in documents["others"]["datasources"]}
+    if urlsplit(sources["tempo"]["url"]).port != tempo["server"]["http_listen_port"]:
+        yield "Grafana asks Tempo elsewhere"
+    (prometheus,) = documents["datasource"]["datasources"]
+    ways = {
+        "exemplars": prometheus["jsonData"]["exemplarTraceIdDestinations"],
+        "lines": sources["loki"]["jsonData"]["derivedFields"],
+    }
+    for name, (way,) in ways.items():
+        if (way["name"], way["datasourceUid"]) != ("trace_id", "tempo"):
+            yield f"{name} do not lead to Tempo"
+    if sources["tempo"]["jsonData"]["tracesToLogsV2"]["datasourceUid"] != "loki":
+        yield "traces do not lead to their lines"
+
+
 # What depends on where a program runs and not on what it is to do.
-PLACES = ("--web.listen-address=", "--config.file=", "--storage.tsdb.path=", "--extend.query-path=")
+PLACES = (
+    "--web.listen-address=",
+    "--web.external-url=",
+    "--web.user-assets=",
+    "--config.file=",
+    "--storage.tsdb.path=",
+    "--extend.query-path=",
+)
 
 
 def native_faults(documents: Documents) -> Iterator[str]:
@@ -128,10 +157,27 @@ def mounts_faults(documents: Documents) -> Iterator[str]:
                 yield f"{name} does not see {path}"
 
 
+def runbooks_faults(documents: Documents) -> Iterator[str]:
+    """Pages that alerts link to and Prometheus does not serve."""
+    prometheus = documents["compose"]["services"]["prometheus"]
+    option = "--web.user-assets="
+    (assets,) = (word for word in prometheus["command"] if word.startswith(option))
+    served = f"{assets.removeprefix(option)}/runbooks"
+    if f"./docs/runbooks:{served}:ro" not in prometheus["volumes"]:
+        yield f"no runbooks at {served}"
+
+
 def faults(texts: dict[str, str]) -> list[str]:
     """Everything that does not fit; none when all is in order."""
     documents = {name: yaml.safe_load(text) for name, text in texts.items()}
-    checks = (scrape_faults, grafana_faults, native_faults, mounts_faults)
+    checks = (
+        scrape_faults,
+        grafana_faults,
+        tracing_faults,
+        native_faults,
+        mounts_faults,
+        runbooks_faults,
+    )
     return [fault for check in checks for fault in check(documents)]
 
 
@@ -149,7 +195,14 @@ def test_everything_points_at_something() -> None:
         ("prometheus", "rules/*.yml", "rules/none*.yml", "rules"),
         ("others", "loki:3100", "logs:3100", "no service"),
         ("compose", "--collector.pressure", "--collector.wifi", "node-exporter runs without"),
-        ("compose", "native-histograms", "exemplar-storage", "prometheus runs without"),
+        ("compose", ",exemplar-storage", "", "prometheus runs without"),
+        ("compose", "/etc/tempo/tempo.yml", "/etc/tempo/local.yml", "tempo does not see"),
+        ("tempo", ":4318", ":4317", "does not listen where"),
+        ("tempo", "listen_port: 3200", "listen_port: 3100", "asks Tempo elsewhere"),
+        ("others", "tempo:3200", "traces:3200", "no service"),
+        ("others", "name: trace_id", "name: traceID", "lines do not lead"),
+        ("datasource", "datasourceUid: tempo", "datasourceUid: jaeger", "exemplars do not lead"),
+        ("compose", "/srv/runbooks", "/srv/books", "no runbooks"),
         ("compose", "/etc/loki/loki.yml", "/etc/loki/local.yml", "loki does not see"),
         ("datasource", "timeInterval: 5s", "timeInterval: 15s", "rate interval"),
         ("datasource", "prometheus:9090", "prometheus:9091", "no service"),

@@ -73,6 +73,8 @@ def test_every_alert_is_tried() -> None:
         ("redis_memory_max_bytes > 0", "redis_memory_max_bytes", "RedisMemoryHigh"),
         ("max(onsale_sales_open) > 0", "max(onsale_sales_open) >= 0", "NoOrdersWhileOnSale"),
         ("for: 10s", "for: 0s", "OnsaleTargetDown"),
+        ("_timestamp_seconds > 0) or", "_timestamp_seconds) or", "ReconcilerStalled"),
+        ("min(onsale_gate_aof_ok and", "min(onsale_gate_aof_ok unless", "RedisFileFailing"),
         ("min_over_time(onsale_outbox", "max_over_time(onsale_outbox", "OutboxBacklog"),
     ],
 )

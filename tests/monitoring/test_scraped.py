@@ -44,7 +44,7 @@ def unknown(expressions: list[str], scraped: set[str]) -> set[str]:
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, MonitoringStack]]:
     """Started before the loop runs, as the stack wants it."""
-    with monitored(tmp_path_factory.mktemp("scraped")) as both:
+    with monitored(tmp_path_factory.mktemp("scraped"), scrape_seconds=1) as both:
         yield both
 
 

@@ -52,7 +52,7 @@ async def test_every_job_is_scraped(monitoring: MonitoringStack) -> None:
     async def all_up() -> bool:
         return values(monitoring, "up") == dict.fromkeys(jobs, 1.0)
 
-    await wait_until(all_up, timeout_s=30)
+    await wait_until(all_up)
 
 
 def test_every_query_of_postgres_is_answered(monitoring: MonitoringStack) -> None:
@@ -75,6 +75,22 @@ def test_prometheus_has_its_alertmanager(monitoring: MonitoringStack) -> None:
     found = httpx.get(f"{monitoring.prometheus.url}/api/v1/alertmanagers").json()["data"]
     (active,) = found["activeAlertmanagers"]
     assert active["url"].startswith(monitoring.alertmanager.url)
+
+
+def runbooks(stack: MonitoringStack) -> list[str]:
+    """The first line of the page behind each alert."""
+    alerts = httpx.get(f"{stack.prometheus.url}/api/v1/alerts").json()["data"]["alerts"]
+    pages = (httpx.get(alert["annotations"]["runbook_url"]) for alert in alerts)
+    return [page.raise_for_status().text.splitlines()[0] for page in pages]
+
+
+async def test_an_alert_links_to_a_page_that_is_there(monitoring: MonitoringStack) -> None:
+    """Of the watchdog, which always fires."""
+
+    async def told() -> bool:
+        return "# Watchdog" in runbooks(monitoring)
+
+    await wait_until(told, timeout_s=30)
 
 
 def test_a_job_that_is_not_shipped_is_a_mistake() -> None:

@@ -16,7 +16,7 @@ from onsale.embedded import free_port, spawn_child, stop_child
 from onsale.settings import Settings
 from tests.support import SECRET, wait_until
 
-_READY_SECONDS_MAX = 30.0
+_READY_SECONDS_MAX = 60.0
 
 
 class Api:

@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from math import inf
+from time import perf_counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from onsale.domain.errors import LedgerUnavailable, Overloaded
 from onsale.sales.group_commit import Flush, GroupCommit, Pending
@@ -212,6 +214,35 @@ async def test_drain_waits_for_the_queue_and_for_every_flight() -> None:
     airport.land(1)
     await drained
     assert all(task.done() for task in waiting)
+
+
+async def test_the_time_of_every_job_is_counted() -> None:
+    """Of those that wait as of those in flight: more than flights take, less than all that passed.
+
+    Without the count at arrival a job that waits for the next batch takes no time.
+    """
+    before = _counted()
+    began = perf_counter()
+    airport = Airport()
+    waiting = airport.submit(1)
+    await airport.have_left([1])
+    waiting += airport.submit(2, 3)
+    await airport.have_queued(2)
+    arrived = perf_counter()
+    await asyncio.sleep(0.02)  # time is what is counted
+    left = perf_counter()
+    airport.land(0)
+    await airport.have_left([1], [2, 3])
+    airport.land(1)
+    await asyncio.gather(*waiting)
+    await airport.stage.drain()
+    # All three were here between the two looks.
+    assert 3 * (left - arrived) <= _counted() - before <= 3 * (perf_counter() - began)
+
+
+def _counted() -> float:
+    labels = {"stage": "test"}
+    return REGISTRY.get_sample_value("onsale_batch_job_seconds_total", labels) or 0.0
 
 
 # What happens at a stage: a number of jobs arrives, or the flight that left first, or last, lands.

@@ -371,7 +371,7 @@ async def test_a_worker_that_is_killed_while_it_waits_for_the_answer(
             async def has_them() -> bool:
                 return len(receiver.received) == times
 
-            await wait_until(has_them, timeout_s=30)
+            await wait_until(has_them)
 
         with worker_process(settings, tmp_path) as pid:
             await sent(1)

@@ -151,6 +151,14 @@ WORKER = Row(
             (f"sum by (instance)(onsale_http_requests_in_flight{{{PROCESS}}})", "{{instance}}"),
         ),
         line(
+            "API: orders taken on at once",
+            "The most that a process takes on, by measure; it turns the rest away. Good: level. It"
+            " falls while the ledger is slow, so that who is let in is served.",
+            "none",
+            NEUTRAL,
+            (f"min by (instance)(onsale_orders_in_flight_limit{{{API}}})", "{{instance}}"),
+        ),
+        line(
             "API: errors",
             "Answers with 5xx, and orders that were shed. Good: 0.",
             "reqps",
@@ -184,7 +192,8 @@ GATE = Row(
         ),
         line(
             "Gate: errors",
-            "Gate operations that failed, and breakers that opened. Good: 0.",
+            "Gate operations that failed, breakers that opened, and orders that no rate limit was"
+            " held against for want of an answer. Good: 0.",
             "ops",
             above(0.1, 1),
             (or_zero(rate("onsale_redis_errors_total", PROCESS)), "errors"),
@@ -192,6 +201,7 @@ GATE = Row(
                 or_zero(rate("onsale_circuit_breaker_transitions_total", f'{PROCESS},to="open"')),
                 "breakers opened",
             ),
+            (or_zero(rate("onsale_rate_limits_skipped_total", PROCESS)), "rate limits skipped"),
         ),
     ),
 )
@@ -254,6 +264,14 @@ LEDGER = Row(
                 f'max by (instance)(onsale_batch_queue_depth{{{PROCESS},stage=~"ledger.*"}})',
                 "{{instance}}",
             ),
+        ),
+        line(
+            "Gate and ledger: orders at each stage",
+            "On average, waiting for their batch or in it: the seconds that buyers wait there, a"
+            " second. Good: follows the load; the one that is far above the others is the limit.",
+            "none",
+            NEUTRAL,
+            (rate("onsale_batch_job_seconds_total", PROCESS, "stage"), "{{stage}}"),
         ),
         line(
             "Ledger: errors",

@@ -108,7 +108,7 @@ def panel_builder(panel: Panel) -> AnyPanel:
     builder.title(panel.title).description(panel.description).unit(panel.unit)
     builder.datasource(SOURCE).thresholds(thresholds(panel))
     for index, query in enumerate(panel.queries):
-        builder.with_target(
+        target = (
             prometheus.Dataquery()
             .ref_id(chr(ord("A") + index))
             .datasource(SOURCE)
@@ -116,6 +116,7 @@ def panel_builder(panel: Panel) -> AnyPanel:
             .legend_format(query.legend)
             .range()
         )
+        builder.with_target(target.exemplar(True) if query.exemplars else target)
     return builder
 
 

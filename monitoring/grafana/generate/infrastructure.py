@@ -15,6 +15,9 @@ from monitoring.grafana.generate.queries import RATE, rate
 DISKS = 'device!~"zram.*|loop.*|ram.*"'
 FILES = 'fstype!~"tmpfs|overlay|squashfs|ramfs"'
 
+# Every process has the reconciler's gauges; those that look have made a pass.
+LOOKED = "and on (job, instance) onsale_reconciler_last_success_timestamp_seconds > 0"
+
 STATES = Row(
     "At a glance",
     (
@@ -217,6 +220,28 @@ REDIS = Row(
                 Query("max(redis_blocked_clients)", "blocked"),
                 Query("max(redis_slowlog_length)", "in the slow log"),
             ),
+        ),
+        Panel(
+            "What a crash of the gate would lose",
+            "As the reconciler finds the gate's servers. Good: 1 throughout: an append-only file,"
+            " whose last write went well, and no key let go when memory is full.",
+            "bool_on_off",
+            below(1),
+            (
+                Query(f"min(onsale_gate_aof_enabled {LOOKED})", "keeps a file"),
+                Query(f"min(onsale_gate_aof_ok {LOOKED})", "writes it well"),
+                Query("1 - max(onsale_gate_evicts)", "keeps every key"),
+            ),
+            "state-timeline",
+            width=16,
+        ),
+        Panel(
+            "Syncs that waited for the disk",
+            "Of the append-only files, since the servers started. Good: level; while it grows, a"
+            " crash loses more than a second, and everybody waits for the disk.",
+            "none",
+            NEUTRAL,
+            (Query("max(onsale_gate_aof_delayed_fsyncs)", "delayed"),),
         ),
     ),
 )

@@ -29,10 +29,13 @@ NEUTRAL: Steps = ((None, "blue"),)
 
 @dataclass(frozen=True)
 class Query:
-    """One PromQL expression and the name of its lines (`{{label}}` is replaced)."""
+    """One PromQL expression and the name of its lines (`{{label}}` is replaced); with `exemplars`,
+    points beside them that lead to traces.
+    """
 
     expression: str
     legend: str
+    exemplars: bool = False
 
 
 @dataclass(frozen=True)

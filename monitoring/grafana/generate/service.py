@@ -133,7 +133,8 @@ SIGNALS = Row(
             "s",
             above(0.5, 1),
             tuple(
-                Query(quantile(rank, LATENCY, BUYERS), f"p{rank * 100:.0f}")
+                # The points are the histogram's, whichever quantile is asked: once is enough.
+                Query(quantile(rank, LATENCY, BUYERS), f"p{rank * 100:.0f}", exemplars=rank == 0.99)
                 for rank in (0.5, 0.95, 0.99)
             ),
             width=6,
@@ -230,6 +231,21 @@ HEALTH = Row(
             "bool_on_off",
             NEUTRAL,
             (Query(f"max by (mode)(onsale_gate_mode{{{PROCESS}}})", "{{mode}}"),),
+            "state-timeline",
+            width=12,
+        ),
+        Panel(
+            "Circuit breakers",
+            "1 while every process calls the store, 0 while one does not even try. Good: 1.",
+            "bool_on_off",
+            below(1),
+            (
+                Query(
+                    "min by (dependency)"
+                    f'(onsale_circuit_breaker_state{{{PROCESS},state="closed"}})',
+                    "{{dependency}}",
+                ),
+            ),
             "state-timeline",
             width=12,
         ),

@@ -10,7 +10,7 @@ from monitoring.grafana.generate.panels import (
     below,
     stat,
 )
-from monitoring.grafana.generate.queries import PROCESS, RATE, mean, quantile
+from monitoring.grafana.generate.queries import PROCESS, RATE, mean, or_zero, quantile, rate
 
 OURS = f'job=~"onsale-.+",{PROCESS}'
 
@@ -47,7 +47,7 @@ STATES = Row(
             "How long ago one ended well. Good: under 10 s; it runs every second.",
             "s",
             above(10, 60),
-            "time() - max(onsale_reconciler_last_success_timestamp_seconds)",
+            "time() - max(onsale_reconciler_last_success_timestamp_seconds > 0)",
             width=6,
         ),
     ),
@@ -182,7 +182,12 @@ BACKGROUND = Row(
             "Good: under 10 s. While it grows nothing mends what a crash left.",
             "s",
             above(10, 60),
-            (Query("time() - max(onsale_reconciler_last_success_timestamp_seconds)", "last pass"),),
+            (
+                Query(
+                    "time() - max(onsale_reconciler_last_success_timestamp_seconds > 0)",
+                    "last pass",
+                ),
+            ),
         ),
         Panel(
             "Lags",
@@ -204,6 +209,36 @@ BACKGROUND = Row(
             (
                 Query("max(onsale_outbox_backlog)", "outbox"),
                 Query("max(onsale_webhook_backlog)", "webhooks"),
+            ),
+        ),
+        Panel(
+            "Webhooks by outcome",
+            "Attempts a second. Good: delivered; anything else is tried again, by and by.",
+            "ops",
+            NEUTRAL,
+            (
+                Query(
+                    or_zero(rate("onsale_webhook_attempts_total", 'outcome="delivered"')),
+                    "delivered",
+                ),
+                Query(
+                    or_zero(rate("onsale_webhook_attempts_total", 'outcome!="delivered"')),
+                    "not delivered",
+                ),
+            ),
+            stacked=True,
+        ),
+        Panel(
+            "One webhook attempt",
+            "Mean, sent and answered. Good: under a second; a receiver that is slow holds up its"
+            " own messages alone.",
+            "s",
+            above(1, 5),
+            (
+                Query(
+                    or_zero(mean("onsale_webhook_attempt_duration_seconds", 'job=~".+"')),
+                    "attempt",
+                ),
             ),
         ),
     ),

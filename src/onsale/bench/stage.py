@@ -87,9 +87,13 @@ def stage(
         stores = [Stores(_database(variant, postgres), valkey.url) for variant in variants]
         tell("starting a server for each variant")
         servers = []
-        for variant, its_stores, ports in zip(variants, stores, _free_ports(exits), strict=False):
+        free = _free_ports(exits)
+        traces_url = ""
+        if any(variant.traces for variant in variants):
+            traces_url = _receiver_of_traces(folder, next(free)[0], exits)
+        for variant, its_stores, ports in zip(variants, stores, free, strict=False):
             redis_url = _way_to_redis(variant, valkey.url, folder, exits)
-            server = _start(variant, folder, auth_secret, its_stores, redis_url, ports)
+            server = _start(variant, folder, auth_secret, its_stores, redis_url, traces_url, ports)
             exits.callback(stop_child, server.process)
             servers.append(server)
         for server in servers:
@@ -114,12 +118,21 @@ def _way_to_redis(variant: Variant, redis_url: str, folder: Path, exits: ExitSta
     return f"unix://{quote(str(listen))}?db=0"
 
 
+def _receiver_of_traces(folder: Path, port: int, exits: ExitStack) -> str:
+    """Nobody waits for it: who finds it not there yet tries again."""
+    program = ["onsale.bench.serve", "onsale.bench.forgetful:create_app", str(port)]
+    process = spawn_child([sys.executable, "-m", *program], log_path=folder / "traces.log")
+    exits.callback(stop_child, process)
+    return f"http://127.0.0.1:{port}"
+
+
 def _start(
     variant: Variant,
     folder: Path,
     auth_secret: str,
     stores: Stores,
     redis_url: str,
+    traces_url: str,
     ports: range,
 ) -> Server:
     port, metrics_ports = ports[0], ports[1 : 1 + variant.workers]
@@ -131,6 +144,8 @@ def _start(
         "ONSALE_HOST": "127.0.0.1",
         "ONSALE_PORT": str(port),
         "ONSALE_METRICS_PORT": str(metrics_ports[0]),
+        "ONSALE_TRACING_ENDPOINT": traces_url if variant.traces else "",
+        **_traces(variant),
         # Who drives a closed loop of many connections wants them all to wait.
         **({} if variant.sheds else {"ONSALE_ORDERS_IN_FLIGHT_BUSY_MAX": str(_IN_FLIGHT_MAX)}),
     }
@@ -141,6 +156,15 @@ def _start(
         [sys.executable, "-m", *_program(variant, port)], env=environment, log_path=log_path
     )
     return Server(variant, process, port, metrics_ports, log_path, stores)
+
+
+def _traces(variant: Variant) -> dict[str, str]:
+    if variant.traces is None:
+        return {}
+    return {
+        "ONSALE_TRACING_SAMPLE_SHARE": str(variant.traces.share),
+        "ONSALE_TRACING_REQUESTS_PER_SECOND_MAX": str(variant.traces.per_second_max),
+    }
 
 
 def _program(variant: Variant, port: int) -> list[str]:

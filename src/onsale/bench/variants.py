@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from onsale.domain.order import OrderStatus
 from onsale.domain.tier import CAPACITY_UNITS_MAX
+from onsale.settings import Settings
 
 # More than any run sends: every request has a key of its own.
 KEYS_MAX = 10**9
@@ -16,6 +17,8 @@ _FEW = 1_000
 _CALM_PER_SECOND, _CALM_CONNECTIONS = 500, 64
 # Connections in excess of what one batch holds, so that batches can grow while the disk is slow.
 _MANY_CONNECTIONS = 256
+# More than there are requests a second.
+_ALL_OF_THEM = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,13 @@ class Sale:
         return None if few == CAPACITY_UNITS_MAX else few
 
 
+class Traces(NamedTuple):
+    """Of whom there are traces: a share of the requests, and so many of these a second."""
+
+    share: float
+    per_second_max: int
+
+
 @dataclass(frozen=True)
 class Variant:
     """Something to measure.
@@ -50,8 +60,8 @@ class Variant:
     With a `sale` it is the service; without, the `app` that is made by `module:factory`, which
     keeps its orders in the `schema` of Postgres, if it keeps any. The rest is where it differs from
     the others: a database of its own, where each commit may take longer; a way to Redis and back
-    that takes longer, through a proxy; more processes; no metrics and logs; more connections; a
-    crowd that arrives by the clock; refusing what it has no time for.
+    that takes longer, through a proxy; more processes; no metrics and logs; traces; more
+    connections; a crowd that arrives by the clock; refusing what it has no time for.
     """
 
     name: str
@@ -64,6 +74,7 @@ class Variant:
     redis_delay_ms: float | None = None
     workers: int = 1
     metered: bool = True
+    traces: Traces | None = None
     connections: int | None = None
     arrivals_per_second: int = 0
     sheds: bool = False
@@ -133,6 +144,11 @@ def _calm(name: str, sale: Sale) -> Variant:
     )
 
 
+_TRACES = Traces(
+    Settings.model_fields["tracing_sample_share"].default,
+    Settings.model_fields["tracing_requests_per_second_max"].default,
+)
+
 MEMORY = Variant(
     "memory", "order, a million times, for the memory of the process", Sale(), own_database=True
 )
@@ -165,6 +181,20 @@ _ALL = (
         "an order by one guarded statement on the driver itself",
         app="cte:create_app",
         schema="bench_cte",
+    ),
+    Variant("order_traced", "order, traced as by default", Sale(), traces=_TRACES),
+    Variant(
+        "order_traced_1pc",
+        "order, one in a hundred traced",
+        Sale(),
+        traces=Traces(0.01, _ALL_OF_THEM),
+    ),
+    Variant("order_traced_all", "order, every one traced", Sale(), traces=Traces(1, _ALL_OF_THEM)),
+    Variant(
+        "sold_out_traced",
+        "sold_out, traced as by default",
+        Sale(status=HTTPStatus.CONFLICT, stock=_FEW),
+        traces=_TRACES,
     ),
     *(_on_disk(delay_ms) for delay_ms in (0, 1, 5)),
     *(_far_from_redis(delay_ms) for delay_ms in (0, 1)),
@@ -217,6 +247,13 @@ SUITES = {
     "events": Suite("several events on sale at once", ("events_1", "events_10", "events_100")),
     "workers": Suite("several API processes", ("workers_1", "workers_2", "workers_4")),
     "metrics": Suite("what metrics and logs cost", ("order", "quiet")),
+    "tracing": Suite(
+        "what traces cost",
+        (
+            *("order", "order_traced", "order_traced_1pc", "order_traced_all"),
+            *("sold_out", "sold_out_traced"),
+        ),
+    ),
     "memory": Suite("what the API process grows to", ("memory",)),
     "capacity": Suite(
         "what `onsale capacity` computes from",

@@ -1,8 +1,8 @@
 """From what was read of a run to what limited it. Pure: no clock, no network.
 
 A stage is saturated when its deciding signal was at its knee for a part of the run that counts. One
-that waits for another saturated stage is a symptom. Of those that are left, the cause is the one
-that explains most of what the buyers waited for.
+that waits for another saturated stage is a symptom, if that takes enough of the buyers' time to
+explain it. Of those that are left, the cause is the one that explains most of what they waited for.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +17,11 @@ Points = Sequence[tuple[float, float]]
 # Of the run's points: a knee that was reached for less is a moment, and no limit.
 _LASTING_SHARE = 0.2
 _LASTING_POINTS_MIN = 2
+# Of what a stage takes of the buyers' time, what another has to take to be the reason for it. Not
+# all of it, for both are measured by different means, and at times by few scrapes.
+_EXPLAINING_SHARE_MIN = 1 / 2
+# Who is let in is answered well before anybody minds: nothing behind the door was slow.
+_FAST_SECONDS = OBJECTIVE_SECONDS / 10
 # Of what the buyers waited: where the service took less and k6 was short of CPU, k6 took it.
 _SERVED_SHARE_MIN = 1 / 3
 
@@ -49,11 +54,14 @@ class Reading:
 
 @dataclass(frozen=True)
 class Observed:
-    """What was read of one stage; `lost_seconds` a second, of all buyers, if it has its own."""
+    """What was read of one stage; `lost_seconds` a second, of all buyers, if it has its own, and
+    else its `part` of what they wait for the process.
+    """
 
     stage: Stage
     readings: tuple[Reading, ...]
     lost_seconds: float | None
+    part: float = 1.0
 
     @property
     def decisive(self) -> Reading:
@@ -64,9 +72,11 @@ class Observed:
 @dataclass(frozen=True)
 class Load:
     """The run as its buyers had it. `client_seconds` is what all of them waited, a second, and
-    `server_seconds` what the service saw of that.
+    `server_seconds` what the service saw of that. For the event loop they waited `loop_seconds` of
+    it at least, much of that within the stores' time.
 
-    `generator_strain` says how k6 was short of CPU, if it was; `dropped` buyers never came.
+    `generator_strain` says how k6 was short of CPU, if it was; `dropped` buyers never came. Who was
+    served had an answer within `served_mean_seconds`; `None` when nobody was.
     """
 
     seconds: float
@@ -76,13 +86,24 @@ class Load:
     server_seconds: float
     generator_strain: str | None = None
     dropped: int = 0
+    loop_seconds: float = 0.0
+    served_mean_seconds: float | None = None
+
+    @property
+    def generator_fell_behind(self) -> bool:
+        """Whether k6 did not send what it was to, and had not the CPU for it."""
+        return self.generator_strain is not None and self.dropped > 0
+
+    @property
+    def served_fast(self) -> bool:
+        """Whether those who were let in had their answers soon."""
+        return self.served_mean_seconds is not None and self.served_mean_seconds < _FAST_SECONDS
 
     @property
     def waited_for_the_generator(self) -> bool:
-        """Whether k6 could not send what it was to, while the service answered fast."""
+        """Whether that was so while the service answered fast."""
         served_share = self.server_seconds / self.client_seconds if self.client_seconds else 1.0
-        strained = self.generator_strain is not None and self.dropped > 0
-        return strained and served_share < _SERVED_SHARE_MIN
+        return self.generator_fell_behind and served_share < _SERVED_SHARE_MIN
 
 
 @dataclass(frozen=True)
@@ -143,26 +164,32 @@ def judge(observed: Sequence[Observed], load: Load) -> Verdict:
     if causes:
         # The earlier in a request's way where two explain the same.
         return _limited(max(causes, key=lambda each: round(each.share, 1)), findings, load)
+    if load.generator_fell_behind:
+        return _generator(findings, load)
     return _nothing(findings, load)
 
 
 def _findings(observed: Sequence[Observed], load: Load) -> tuple[Finding, ...]:
     since = {each.stage.name: saturated_since(each.decisive, load.points) for each in observed}
-    saturated = {name for name, at in since.items() if at is not None}
-    unaccounted = _unaccounted_seconds(observed, load)
+    shares = _shares(observed, load)
+    saturated = {name: shares[name] for name, at in since.items() if at is not None}
     return tuple(
         Finding(
             each,
             since[each.stage.name],
-            tuple(
-                name
-                for name in each.stage.waits_for
-                if name in saturated and each.stage.name in saturated
-            ),
-            _share(unaccounted if each.lost_seconds is None else each.lost_seconds, load),
+            _explained_by(each.stage, saturated, load),
+            shares[each.stage.name],
         )
         for each in observed
     )
+
+
+def _explained_by(stage: Stage, saturated: Mapping[str, float], load: Load) -> tuple[str, ...]:
+    """The stages that a saturated one waits for, of those that are saturated, with their shares."""
+    if stage.name not in saturated or (stage.refuses and load.served_fast):
+        return ()
+    share_min = _EXPLAINING_SHARE_MIN * saturated[stage.name]
+    return tuple(name for name in stage.waits_for if saturated.get(name, -1) >= share_min)
 
 
 def saturated_since(reading: Reading, points: int) -> float | None:
@@ -172,15 +199,30 @@ def saturated_since(reading: Reading, points: int) -> float | None:
     return at_knee[0][0] if len(at_knee) >= lasting else None
 
 
-def _unaccounted_seconds(observed: Sequence[Observed], load: Load) -> float:
-    """What buyers waited and neither store nor provider accounts for: the way in, the process."""
+def _shares(observed: Sequence[Observed], load: Load) -> Mapping[str, float]:
+    """What each stage takes of the time that buyers waited, by its name."""
+    process_seconds = _process_seconds(observed, load)
+    lost_seconds = {
+        each.stage.name: process_seconds * each.part
+        if each.lost_seconds is None
+        else each.lost_seconds
+        for each in observed
+    }
+    return {
+        name: min(seconds / load.client_seconds, 1) if load.client_seconds else 0.0
+        for name, seconds in lost_seconds.items()
+    }
+
+
+def _process_seconds(observed: Sequence[Observed], load: Load) -> float:
+    """What buyers waited for the process itself: on the way in, and for its event loop.
+
+    That is what neither store nor provider accounts for, and what the loop's lag says if it is
+    more: a batch is not back before the loop takes it.
+    """
     stores = {"gate", "ledger", "payment"}
     accounted = sum(each.lost_seconds or 0 for each in observed if each.stage.name in stores)
-    return max(load.client_seconds - accounted, 0)
-
-
-def _share(seconds: float, load: Load) -> float:
-    return min(seconds / load.client_seconds, 1) if load.client_seconds else 0.0
+    return max(load.client_seconds - accounted, load.loop_seconds)
 
 
 def _limited(cause: Finding, findings: Sequence[Finding], load: Load) -> Verdict:
@@ -230,15 +272,18 @@ def _generator(findings: Sequence[Finding], load: Load) -> Verdict:
 
 def _nothing(findings: Sequence[Finding], load: Load) -> Verdict:
     nearest = max(findings, key=_nearness)
-    slow = load.client_mean_seconds > OBJECTIVE_SECONDS
+    unwell = load.client_mean_seconds > OBJECTIVE_SECONDS or load.dropped > 0
     return Verdict(
         None,
-        "Slow, and no stage says why" if slow else "Nothing saturated: the load was below capacity",
-        "warning" if slow else "good",
-        f"An answer took {figure(load.client_mean_seconds, 's')} on average. Nearest to its knee:"
+        "Too slow for its load, and no stage says why"
+        if unwell
+        else "Nothing saturated: the load was below capacity",
+        "warning" if unwell else "good",
+        f"An answer took {figure(load.client_mean_seconds, 's')} on average;"
+        f" {load.dropped:,} buyers found no virtual user free. Nearest to its knee:"
         f" {nearest.stage.title}, at {_nearness(nearest):.0%} of it.",
         _facts(nearest),
-        () if slow else ("To find the limit, send more: raise --buyers, or run `stress`.",),
+        () if unwell else ("To find the limit, send more: raise --buyers, or run `stress`.",),
         tuple(findings),
     )
 

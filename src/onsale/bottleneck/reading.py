@@ -4,6 +4,8 @@ from onsale.bottleneck.engine import Load, Observed, Reading, Verdict, judge
 from onsale.bottleneck.stages import (
     CLIENT_MEAN,
     CLIENT_SECONDS,
+    LOOP_SECONDS,
+    SERVED_MEAN,
     SERVER_MEAN,
     SERVER_SECONDS,
     STAGES,
@@ -30,7 +32,8 @@ class _Reader:
     def observed(self, stage: Stage) -> Observed:
         readings = tuple(self._reading(signal) for signal in stage.signals)
         lost = None if stage.lost is None else self._over_all(stage.lost) or 0.0
-        return Observed(stage, readings, lost)
+        part = 1.0 if stage.part is None else self._over_all(stage.part) or 0.0
+        return Observed(stage, readings, lost, part)
 
     def load(self) -> Load:
         run = self._run
@@ -43,6 +46,8 @@ class _Reader:
             client_seconds=client or server,
             client_mean_seconds=mean or self._over_all(SERVER_MEAN) or 0.0,
             server_seconds=server,
+            loop_seconds=self._over_all(LOOP_SECONDS) or 0.0,
+            served_mean_seconds=self._over_all(SERVED_MEAN),
             generator_strain=run.generator.strain if run.generator else None,
             dropped=run.dropped,
         )

@@ -106,9 +106,12 @@ class Prometheus(Monitor):
             # As long as the window of the service's objectives.
             "--storage.tsdb.retention.time=30d",
             f"--web.listen-address={self.address}",
+            # What its alerts link to: itself, and the runbooks among its `files`.
+            f"--web.external-url={self.url}",
+            "--web.user-assets=assets",
             "--web.enable-remote-write-receiver",
-            # k6 sends its trends as such.
-            "--enable-feature=native-histograms",
+            # k6 sends its trends as such, and the service shows which requests were traced.
+            "--enable-feature=native-histograms,exemplar-storage",
         ]
 
 

@@ -88,7 +88,7 @@ class Application:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            if event_id := _ordered_in(scope):
+            if event_id := ordered_in(scope):
                 await self._intake(scope, receive, send, event_id)
             else:
                 with self._doors.inside(scope):
@@ -108,26 +108,25 @@ class Application:
         """
         if self._doors.wide_open:
             return None
-        an_order = _ordered_in(scope) is not None
+        an_order = ordered_in(scope) is not None
         if self._doors.open_for(scope, an_order=an_order):
             return None
         return self._intake.refusal(scope) if an_order else metering.refused(scope)
 
-    def knows(self, scope: Scope) -> bool:
-        """Whether this may be a request for `answer_from_memory`."""
-        event_id = _ordered_in(scope)
-        return event_id is not None and self._intake.refuses(event_id)
+    def knows(self, scope: Scope) -> str | None:
+        """The event that is ordered from, if this may be a request for `answer_from_memory`."""
+        event_id = ordered_in(scope)
+        return event_id if event_id is not None and self._intake.refuses(event_id) else None
 
-    def answer_from_memory(self, scope: Scope, body: bytes) -> Answer | None:
+    def answer_from_memory(self, event_id: str, scope: Scope, body: bytes) -> Answer | None:
         """The completed answer to a loser of whom nobody has to be asked; `None` for all others.
 
         The server asks when it has read the whole request, and makes no task for it then.
         """
-        event_id = _ordered_in(scope)
-        return None if event_id is None else self._intake.refused(scope, body, event_id)
+        return self._intake.refused(scope, body, event_id)
 
 
-def _ordered_in(scope: Scope) -> str | None:
+def ordered_in(scope: Scope) -> str | None:
     """The event of a request for an order."""
     if scope["method"] != "POST":
         return None
@@ -153,6 +152,8 @@ def create_app(settings: Settings) -> Application:
         webhooks=webhooks.messages,
         # One address for each thing: a slash too many is a 404 like any other.
         redirect_slashes=False,
+        # Its own spans and metrics cost more than what they are about (docs/tracing.md).
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     api.state.service = service
     api.state.authenticator = authenticator
@@ -170,13 +171,17 @@ def create_app(settings: Settings) -> Application:
     _answer_errors_as_problems(api)
     metering.instrument(api)
     openapi.tell_the_truth(api)
+    if service.tracing is not None:
+        from onsale.http.traced import TracedApplication
+
+        return TracedApplication(api, api.state.intake, api.state.doors, service.tracing)
     return Application(api, api.state.intake, api.state.doors)
 
 
 def create_app_from_environment() -> Application:
     """The factory that `onsale serve` gives to uvicorn: one call in each worker process."""
     settings = Settings()
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, traced=bool(settings.tracing_endpoint))
     _end_with_the_supervisor()
     return create_app(settings)
 
@@ -202,6 +207,8 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
     settings = service.settings
     metrics.gate_mode.labels("redis").set(1)
     log.info("serving", port=settings.port)
+    if service.tracing is not None:
+        service.tracing.start("api")
     calm_garbage_collector()
     if settings.workers == 1:
         serve_metrics(settings.metrics_host, settings.metrics_port)

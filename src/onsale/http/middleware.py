@@ -35,15 +35,13 @@ log = get_logger(__name__)
 
 def request_id_of(scope: Scope) -> str:
     """The id that the client gave the request, if it is a decent one, or a new one."""
-    for name, value in scope["headers"]:
-        if name == REQUEST_ID_HEADER:
-            return value.decode() if _REQUEST_ID.fullmatch(value) else new_request_id()
-    return new_request_id()
+    given = dict(scope["headers"]).get(REQUEST_ID_HEADER)
+    return given.decode() if given and _REQUEST_ID.fullmatch(given) else new_request_id()
 
 
 def new_request_id() -> str:
     """32 hexadecimal digits, to be told from others and not to be secret: no system call."""
-    return f"{random.getrandbits(128):032x}"
+    return random.randbytes(16).hex()
 
 
 def completed(answer: Answer, request_id: str) -> Answer:

@@ -36,9 +36,8 @@ def _refuse_nobody(scope: object) -> None:
     """For apps that have no `refusal`."""
 
 
-def _knows_nobody(scope: object) -> bool:
+def _knows_nobody(scope: object) -> None:
     """For apps that have no `knows` and no `answer_from_memory`."""
-    return False
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -49,12 +48,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_head = True
         self._extensions = {WHOLE_ANSWER: self._send_whole}
-        self._answering: RequestResponseCycle
+        self._answering: RequestResponseCycle | None = None
         self._refusal = getattr(self.app, "refusal", _refuse_nobody)
         self._knows = getattr(self.app, "knows", _knows_nobody)
-        # A request that is held back while what came with its head is read.
+        # A request that is held back while what came with its head is read, and what the app knows.
         self._reading = False
-        self._held: tuple[RequestResponseCycle, Any] | None = None
+        self._held: tuple[RequestResponseCycle, Any, Any] | None = None
         self._lingers = False
 
     def data_received(self, data: bytes) -> None:
@@ -75,10 +74,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _answer_from_memory(self) -> None:
         """Answer the request that was held back, or let it go the ordinary way."""
         assert self._held is not None
-        (cycle, app), self._held = self._held, None
+        (cycle, app, known), self._held = self._held, None
         answer = None
         if not cycle.more_body:
-            answer = self.app.answer_from_memory(cycle.scope, bytes(cycle.body))
+            answer = self.app.answer_from_memory(known, cycle.scope, bytes(cycle.body))
         if answer is None or not self._send_whole(*answer):
             super()._start_asgi_task(cycle, app)
 
@@ -92,14 +91,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if refusal is not None and self._send_whole(*refusal):
             return
         cycle.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]
-        if self._reading and not self.pipeline and self._knows(cycle.scope):
-            self._held = cycle, app
-        else:
+        known = self._knows(cycle.scope) if self._reading and not self.pipeline else None
+        if known is None:
             super()._start_asgi_task(cycle, app)
+        else:
+            self._held = cycle, app, known
 
     def _send_whole(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
         """What uvicorn's `send` does for a start and a body; the headers say the body's length."""
         cycle = self._answering
+        if cycle is None:
+            return True  # the client is gone
         if cycle.response_started or self.flow.write_paused or cycle.scope["method"] == "HEAD":
             return False
         if cycle.disconnected or self.transport.is_closing():
@@ -118,6 +120,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.transport.close()
         cycle.on_response()
         return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of what refers back to here: a crowd's connections, each with the requests on it,
+        would fill the memory until the collector comes, and it comes seldom.
+        """
+        super().connection_lost(exc)
+        self.pipeline.clear()
+        self._extensions = {}
+        self._answering = self._held = None
+        self.cycle = self.scope = None  # type: ignore[assignment]
 
     def shutdown(self) -> None:
         """Told to stop. uvicorn hangs up on idle connections at once, also on a buyer whose request

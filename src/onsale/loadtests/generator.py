@@ -90,6 +90,7 @@ class Watch:
         self._folder = Path("/proc") / str(pid)
         self._before, self._last, self._last_at = Use(), Use(), 0.0
         self._began_at = self._peak_cpus = 0.0
+        self._wait_seconds: dict[str, float] = {}
         self.cpus = cpus(pid)
 
     def look(self, at_seconds: float, *, working: bool = True) -> Use:
@@ -99,7 +100,10 @@ class Watch:
         nothing of how it keeps up.
         """
         try:
-            now = Use(_cpu_seconds(self._folder), _wait_seconds(self._folder), _idle_seconds())
+            # Of threads that have ended, too: k6's end before it does.
+            self._wait_seconds |= _wait_seconds(self._folder)
+            waited = sum(self._wait_seconds.values())
+            now = Use(_cpu_seconds(self._folder), waited, _idle_seconds())
         except (OSError, ValueError, IndexError):
             return self._last
         if not working:
@@ -139,7 +143,9 @@ def _idle_seconds() -> float:
     return (int(fields[4]) + int(fields[5])) / _TICKS_A_SECOND
 
 
-def _wait_seconds(folder: Path) -> float:
-    """For how long threads were ready and not running: the second field of each schedstat."""
-    stats = ((task / "schedstat").read_text() for task in (folder / "task").iterdir())
-    return sum(int(stat.split()[1]) for stat in stats) * _NANOSECONDS
+def _wait_seconds(folder: Path) -> dict[str, float]:
+    """For how long each thread was ready and not running: the second field of its schedstat."""
+    return {
+        task.name: int((task / "schedstat").read_text().split()[1]) * _NANOSECONDS
+        for task in (folder / "task").iterdir()
+    }

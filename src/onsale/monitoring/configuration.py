@@ -13,7 +13,8 @@ Targets = Mapping[str, Sequence[str]]
 def prometheus_files(
     targets: Targets, alertmanagers: Sequence[str] = (), scrape_seconds: int | None = None
 ) -> dict[str, str]:
-    """`prometheus.yml` and its rules by relative path, scraping `targets` by the name of the job.
+    """`prometheus.yml`, its rules and the runbooks that they link to by relative path, scraping
+    `targets` by the name of the job.
 
     A job of the shipped file that has no targets is left out; one that is not in it is a mistake,
     and raises `KeyError`. `scrape_seconds` replaces the shipped interval: a load test of ten
@@ -30,9 +31,12 @@ def prometheus_files(
         intervals = ("scrape_interval", "scrape_timeout", "evaluation_interval")
         config["global"] |= dict.fromkeys(intervals, f"{scrape_seconds}s")
     rules = sorted((folder / "rules").glob("*.yml"))
-    return {"prometheus.yml": yaml.safe_dump(config, sort_keys=False)} | {
-        f"rules/{path.name}": path.read_text("utf-8") for path in rules
-    }
+    runbooks = sorted((project_folder("docs") / "runbooks").glob("*.md"))
+    return (
+        {"prometheus.yml": yaml.safe_dump(config, sort_keys=False)}
+        | {f"rules/{path.name}": path.read_text("utf-8") for path in rules}
+        | {f"assets/runbooks/{path.name}": path.read_text("utf-8") for path in runbooks}
+    )
 
 
 def alertmanager_files() -> dict[str, str]:
@@ -44,6 +48,8 @@ def grafana_files(prometheus_url: str, dashboards: str) -> dict[str, str]:
     """Grafana's provisioning, and the dashboards for it to find in the folder `dashboards`."""
     sources = yaml.safe_load(_read("grafana/provisioning/datasources/prometheus.yml"))
     sources["datasources"][0]["url"] = prometheus_url
+    # They lead to Tempo, which is a container's.
+    del sources["datasources"][0]["jsonData"]["exemplarTraceIdDestinations"]
     providers = yaml.safe_load(_read("grafana/provisioning/dashboards/onsale.yml"))
     providers["providers"][0]["options"]["path"] = dashboards
     shipped = sorted((project_folder("monitoring") / "grafana/dashboards").glob("*.json"))

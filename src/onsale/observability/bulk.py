@@ -1,14 +1,16 @@
 """A histogram that takes many values at once: one by one they cost more than what they measure."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from time import time
 from typing import Any
 
 from prometheus_client import Histogram
+from prometheus_client.samples import Exemplar
 
 
 class BulkHistogram(Histogram):
-    """prometheus_client's histogram, and `observe_many`."""
+    """prometheus_client's histogram, `observe_many` and `set_exemplar`."""
 
     # The library's own state, which it gives no types.
     _upper_bounds: list[float]
@@ -24,3 +26,10 @@ class BulkHistogram(Histogram):
         for bucket, count in zip(self._buckets, counts, strict=True):
             if count:
                 bucket.inc(count)
+
+    def set_exemplar(self, amount: float, labels: Mapping[str, str]) -> None:
+        """Show one that was observed, by now or soon, beside its bucket. Only the exposition of
+        OpenMetrics has it, which Prometheus asks for.
+        """
+        exemplar = Exemplar(dict(labels), amount, time())
+        self._buckets[bisect_left(self._upper_bounds, amount)].set_exemplar(exemplar)

@@ -20,8 +20,10 @@ class MeasuredHandler(logging.StreamHandler[Any]):
         metrics.log_write_seconds_total.inc(perf_counter() - started)
 
 
-def configure_logging(level: str) -> None:
-    """Send this process's logs, and those of the libraries, to standard error as JSON."""
+def configure_logging(level: str, *, traced: bool = False) -> None:
+    """Send this process's logs, and those of the libraries, to standard error as JSON; with the
+    ids of the trace that a line belongs to, if there are traces.
+    """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
@@ -29,6 +31,10 @@ def configure_logging(level: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
+    if traced:
+        from onsale.observability.tracing import add_trace_ids
+
+        shared.append(add_trace_ids)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

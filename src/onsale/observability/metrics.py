@@ -145,6 +145,11 @@ batch_duration_seconds = Histogram(
     ["stage"],
     buckets=STORE_SECONDS,
 )
+batch_job_seconds_total = Counter(
+    "onsale_batch_job_seconds_total",
+    "For how long orders waited for their batch and were in it, all of them together.",
+    ["stage"],
+)
 batch_queue_depth = Gauge("onsale_batch_queue_depth", "Orders waiting for a batch.", ["stage"])
 batch_splits_total = Counter(
     "onsale_batch_splits_total",

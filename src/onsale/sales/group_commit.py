@@ -63,9 +63,13 @@ class GroupCommit(Generic[Job, Answer]):
         # With when each departed; the oldest is the first.
         self._flights: dict[asyncio.Task[None], float] = {}
         self._duration_seconds = 0.0
+        # Of all jobs that were here since the last landing, up to when they were last counted.
+        self._job_seconds = 0.0
+        self._jobs, self._counted_at = 0, perf_counter()
         self._departure_called = False
         self._size = metrics.batch_size.labels(stage)
         self._duration = metrics.batch_duration_seconds.labels(stage)
+        self._job_seconds_total = metrics.batch_job_seconds_total.labels(stage)
         _stages[stage].add(self)
         # Asked for, not told at departures: of a queue that stands nothing departs.
         metrics.batch_queue_depth.labels(stage).set_function(partial(_waiting, stage))
@@ -80,6 +84,7 @@ class GroupCommit(Generic[Job, Answer]):
         """Let a job join the next batch. Raises `Overloaded` when too many wait."""
         if len(self._queue) >= self._queue_size_max:
             raise Overloaded
+        self._count(1)
         self._queue.append(pending)
         if not self._departure_called and len(self._flights) < self._in_flight_max:
             # Soon, not now: whatever else the loop has ready joins the same batch.
@@ -111,12 +116,21 @@ class GroupCommit(Generic[Job, Answer]):
             batch = [self._queue.popleft() for _ in range(size)]
             flight = asyncio.create_task(self._fly(batch))
             self._flights[flight] = perf_counter()
-            flight.add_done_callback(self._land)
+            flight.add_done_callback(partial(self._land, size))
 
-    def _land(self, flight: "asyncio.Task[None]") -> None:
+    def _land(self, size: int, flight: "asyncio.Task[None]") -> None:
         self._duration_seconds = perf_counter() - self._flights.pop(flight)
         self._duration.observe(self._duration_seconds)
+        self._count(-size)
+        self._job_seconds_total.inc(self._job_seconds)
+        self._job_seconds = 0.0
         self._depart()
+
+    def _count(self, more: int) -> None:
+        """So many more jobs are here from now on: how many, for how long, is what they wait."""
+        now = perf_counter()
+        self._job_seconds += self._jobs * (now - self._counted_at)
+        self._jobs, self._counted_at = self._jobs + more, now
 
     async def _fly(self, batch: list[Pending[Job, Answer]]) -> None:
         try:
@@ -128,6 +142,9 @@ class GroupCommit(Generic[Job, Answer]):
                 raise
         self._size.observe(len(batch))
 
+
+# What makes stages: the class itself, or what traces them (`sales.traced`).
+MakeStage = Callable[..., GroupCommit[Any, Any]]
 
 # A process has one for each server of the gate, which are one stage.
 _stages: "defaultdict[str, WeakSet[GroupCommit[Any, Any]]]" = defaultdict(WeakSet)

@@ -7,7 +7,6 @@ a crash anywhere in between, the settler knows what may have been authorised and
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from time import perf_counter
 
 from onsale.domain.errors import (
     LedgerUnavailable,
@@ -32,7 +31,7 @@ from onsale.observability import metrics
 from onsale.payments.provider import AnswerLost, Declined, PaymentProvider
 from onsale.sales.catalog import Catalog
 from onsale.sales.ending import own_order
-from onsale.sales.group_commit import Answer, GroupCommit, Job, Pending
+from onsale.sales.group_commit import Answer, GroupCommit, Job, MakeStage, Pending
 from onsale.settings import Settings
 
 # A lost answer is asked for once more, under the same key.
@@ -55,6 +54,7 @@ class Paying:
         ledger: Ledger,
         provider: PaymentProvider,
         settings: Settings,
+        make_stage: MakeStage = GroupCommit,
     ) -> None:
         self._catalog = catalog
         self._ledger = ledger
@@ -63,7 +63,7 @@ class Paying:
         # In batches, for a tier's row is locked until the confirmation that counts on it is on
         # disk: one by one they would wait for each other.
         stage = partial(
-            GroupCommit,
+            make_stage,
             batch_size_max=settings.ledger_batch_size_max,
             in_flight_max=settings.ledger_batches_in_flight_max,
             queue_size_max=settings.batch_queue_size_max,
@@ -147,7 +147,6 @@ class Paying:
             raise OrderExpired
 
     async def _authorize(self, key: OrderKey, attempt: int, order: Order, method: str) -> None:
-        started = perf_counter()
         try:
             await self._ask_provider(payment_key(key, attempt), order, method)
         except Declined as declined:
@@ -162,16 +161,15 @@ class Paying:
                 key, attempt, PaymentState.STARTED, PaymentState.VOID_DUE
             )
             raise PaymentDeclined(key.order_id, _DID_NOT_ANSWER) from lost
-        finally:
-            metrics.payment_duration_seconds.observe(perf_counter() - started)
 
     async def _ask_provider(self, name: str, order: Order, method: str) -> None:
         for last_try in range(1, _AUTHORIZE_TRIES + 1):
             try:
-                async with asyncio.timeout(self._timeout_seconds):
-                    await self._provider.authorize(
-                        name, order.amount_minor_units, order.currency, method
-                    )
+                with metrics.payment_duration_seconds.time():
+                    async with asyncio.timeout(self._timeout_seconds):
+                        await self._provider.authorize(
+                            name, order.amount_minor_units, order.currency, method
+                        )
                 return
             except AnswerLost:
                 if last_try == _AUTHORIZE_TRIES:

@@ -39,7 +39,7 @@ from onsale.observability.logging import get_logger
 from onsale.sales.baskets import Asked, Basket
 from onsale.sales.catalog import Catalog
 from onsale.sales.ending import GiveBack
-from onsale.sales.group_commit import GroupCommit
+from onsale.sales.group_commit import GroupCommit, MakeStage
 from onsale.sales.sale import PendingOrder, Refusal, Sale, Verdict
 from onsale.sales.valve import Valve
 from onsale.settings import Settings
@@ -71,25 +71,27 @@ class Placing:
         ledger: Ledger,
         give_back: GiveBack,
         settings: Settings,
+        make_stage: MakeStage = GroupCommit,
     ) -> None:
         self._catalog = catalog
         self._gate = gate
         self._ledger = ledger
         self._give_back = give_back
         self._settings = settings
+        self._make_stage = make_stage
         self.valve = Valve(
             settings.orders_in_flight_max, settings.orders_in_flight_busy_max, self._carried
         )
         self._gate_stages: dict[Hashable, GroupCommit[OrderRequest, Verdict]] = {}
         self._asides: set[asyncio.Task[None]] = set()
-        self._ledger_stage: GroupCommit[OrderRequest, Verdict] = GroupCommit(
+        self._ledger_stage: GroupCommit[OrderRequest, Verdict] = make_stage(
             self._write,
             stage="ledger",
             batch_size_max=settings.ledger_batch_size_max,
             in_flight_max=settings.ledger_batches_in_flight_max,
             queue_size_max=settings.batch_queue_size_max,
         )
-        self._ledger_only_stage: GroupCommit[OrderRequest, Verdict] = GroupCommit(
+        self._ledger_only_stage: GroupCommit[OrderRequest, Verdict] = make_stage(
             self._admit_by_ledger,
             stage="ledger_only",
             batch_size_max=settings.ledger_batch_size_max,
@@ -219,7 +221,7 @@ class Placing:
         stage = self._gate_stages.get(home)
         if stage is None:
             # One batch in flight: a second could overtake it, and orders are served as they came.
-            stage = self._gate_stages[home] = GroupCommit(
+            stage = self._gate_stages[home] = self._make_stage(
                 self._admit,
                 stage="gate",
                 batch_size_max=self._settings.gate_batch_size_max,

@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from onsale.gate.gate import Gate
 from onsale.ledger.engine import Database, create_engine
@@ -15,12 +16,16 @@ from onsale.payments.simulated import SimulatedProvider
 from onsale.sales import failpoints
 from onsale.sales.catalog import Catalog
 from onsale.sales.ending import Ending, GiveBack
+from onsale.sales.group_commit import GroupCommit, MakeStage
 from onsale.sales.organising import Organising
 from onsale.sales.paying import Paying
 from onsale.sales.placing import Placing
 from onsale.sales.throttling import Throttle
 from onsale.settings import Settings
 from onsale.webhooks.targets import Targets
+
+if TYPE_CHECKING:
+    from onsale.observability.tracing import Tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,7 @@ class Service:
     paying: Paying
     ending: Ending
     organising: Organising
+    tracing: "Tracing | None" = None
 
     @classmethod
     def of(cls, settings: Settings) -> "Service":
@@ -54,6 +60,10 @@ class Service:
         if settings.failpoint:
             steps = {"gate": gate, "ledger": ledger, "provider": provider, "webhooks": webhooks}
             failpoints.arm(settings.failpoint, steps)
+        tracing: Tracing | None = None
+        make_stage: MakeStage = GroupCommit
+        if settings.tracing_endpoint:
+            tracing, make_stage = _traced(settings, gate, ledger, provider)
         give_back = GiveBack(gate)
         return cls(
             settings=settings,
@@ -66,11 +76,12 @@ class Service:
             catalog=catalog,
             provider=provider,
             give_back=give_back,
-            throttle=Throttle.of(gate, settings),
-            placing=Placing(catalog, gate, ledger, give_back, settings),
-            paying=Paying(catalog, ledger, provider, settings),
+            throttle=Throttle.of(gate, settings, make_stage),
+            placing=Placing(catalog, gate, ledger, give_back, settings, make_stage),
+            paying=Paying(catalog, ledger, provider, settings, make_stage),
             ending=Ending(catalog, ledger, give_back),
             organising=Organising(catalog, gate, ledger, events),
+            tracing=tracing,
         )
 
     async def close(self) -> None:
@@ -81,9 +92,24 @@ class Service:
                 await self.paying.drain()
         await self.gate.close()
         await self.database.close()
+        if self.tracing is not None:
+            await self.tracing.close()
 
 
 def _provider(settings: Settings) -> PaymentProvider:
     simulated = SimulatedProvider(settings.simulated_payment_slow_seconds)
     books = settings.simulated_payment_books
     return BookedProvider(simulated, books) if books else simulated
+
+
+def _traced(
+    settings: Settings, gate: Gate, ledger: Ledger, provider: PaymentProvider
+) -> "tuple[Tracing, MakeStage]":
+    """Have what these are asked traced, and the batches of the stages that are made."""
+    # Here, so that nothing of it is loaded where it is off.
+    from onsale.observability.tracing import Tracing
+    from onsale.sales.traced import Stages, trace_calls
+
+    tracing = Tracing.of(settings)
+    trace_calls(tracing, {"gate": gate, "ledger": ledger, "provider": provider})
+    return tracing, Stages(tracing)

@@ -18,7 +18,7 @@ from onsale.domain.errors import GateUnavailable, Overloaded
 from onsale.gate.gate import Gate
 from onsale.gate.keys import limit_key
 from onsale.observability import metrics
-from onsale.sales.group_commit import GroupCommit, Pending
+from onsale.sales.group_commit import GroupCommit, MakeStage, Pending
 from onsale.settings import Settings
 
 _BATCH_SIZE_MAX = 512
@@ -59,7 +59,13 @@ Job = tuple[str, ...]
 class Throttle:
     """See the module. `Throttle.of(...)` is `None` when no limit is set."""
 
-    def __init__(self, lanes: tuple[Lane, ...], gate: Gate, queue_max: int) -> None:
+    def __init__(
+        self,
+        lanes: tuple[Lane, ...],
+        gate: Gate,
+        queue_max: int,
+        make_stage: MakeStage = GroupCommit,
+    ) -> None:
         self.lanes = lanes
         self._gate = gate
         self._waiting: OrderedDict[str, float] = OrderedDict()
@@ -67,7 +73,7 @@ class Throttle:
             len(lanes),
             *(part for lane in lanes for part in (int(lane.interval_seconds * 1e6), lane.burst)),
         ]
-        self._stage: GroupCommit[Job, Standing | None] = GroupCommit(
+        self._stage: GroupCommit[Job, Standing | None] = make_stage(
             self._ask,
             stage="throttle",
             batch_size_max=_BATCH_SIZE_MAX,
@@ -76,7 +82,9 @@ class Throttle:
         )
 
     @classmethod
-    def of(cls, gate: Gate, settings: Settings) -> "Throttle | None":
+    def of(
+        cls, gate: Gate, settings: Settings, make_stage: MakeStage = GroupCommit
+    ) -> "Throttle | None":
         """By the settings."""
         lanes = []
         if settings.rate_limit_buyer_per_second:
@@ -87,7 +95,7 @@ class Throttle:
             lanes.append(Lane.of("address", rate, burst))
         if not lanes:
             return None
-        return cls(tuple(lanes), gate, settings.batch_queue_size_max)
+        return cls(tuple(lanes), gate, settings.batch_queue_size_max, make_stage)
 
     async def standing(self, buyer_id: str, address: str) -> Standing | None:
         """Ask for one request; `None` when nobody could say, and it passes."""

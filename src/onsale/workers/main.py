@@ -33,6 +33,8 @@ async def run(settings: Settings, kinds: Sequence[WorkerKind]) -> None:
     tasks: list[asyncio.Task[None]] = []
     try:
         await service.gate.require_noeviction()
+        if service.tracing is not None:
+            service.tracing.start("worker")
         tasks += [asyncio.create_task(_work(service, kind)) for kind in kinds]
         tasks.append(asyncio.create_task(watch_event_loop(service.database.report_pool)))
         await stopping.wait()

@@ -63,7 +63,12 @@ class Courier:
     @classmethod
     def of(cls, service: Service) -> "Courier":
         """By the settings of a service."""
-        return cls(service, Sender(service.targets, service.settings.webhook_timeout_seconds))
+        sender = Sender(service.targets, service.settings.webhook_timeout_seconds)
+        if service.tracing is not None:
+            from onsale.sales.traced import trace_calls
+
+            trace_calls(service.tracing, {"sender": sender})
+        return cls(service, sender)
 
     async def __aenter__(self) -> Self:
         return self

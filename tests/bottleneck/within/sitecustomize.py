@@ -6,8 +6,9 @@
 import asyncio
 import os
 import sys
+from collections.abc import Callable
 from itertools import count
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 
@@ -34,19 +35,19 @@ def write_access_log() -> None:
     Application.__call__ = telling  # type: ignore[method-assign]
 
 
-def burn_in_every(requests: int, seconds: float) -> None:
-    """Every so many requests one computes within the event loop."""
+def hold_up_in_every(requests: int, hold_up: Callable[[float], None], seconds: float) -> None:
+    """Every so many requests one keeps the event loop for itself."""
     from onsale.http.app import Application
 
     numbers = count(1)
     original = Application.__call__
 
-    async def burning(self: Application, scope: Any, receive: Any, send: Any) -> None:
+    async def holding(self: Application, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http" and next(numbers) % requests == 0:
-            compute(seconds)
+            hold_up(seconds)
         await original(self, scope, receive, send)
 
-    Application.__call__ = burning  # type: ignore[method-assign]
+    Application.__call__ = holding  # type: ignore[method-assign]
 
 
 def slow_provider(seconds: float) -> None:
@@ -67,10 +68,11 @@ match os.environ.get("PLANT"):
         # Not at the workers: who loads a gate holds one connection and needs another.
         os.environ["ONSALE_DB_POOL_SIZE_MAX"] = "1"
     case "blocking handler":
-        # At 60 buyers a second and some two requests of each, not half of the time.
-        burn_in_every(100, 0.3)
+        # A call that waits and is not awaited: at 60 buyers a second and some two requests of each,
+        # not half of the time.
+        hold_up_in_every(100, sleep, 0.3)
     case "dear requests":
-        burn_in_every(1, 0.002)
+        hold_up_in_every(1, compute, 0.002)
     case "access log" if "serve" in sys.orig_argv:
         write_access_log()
     case "slow provider":

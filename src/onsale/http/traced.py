@@ -1,0 +1,143 @@
+"""The application where tracing is on: a span for each request that is chosen, told of what its
+client was told.
+"""
+
+import json
+import re
+from contextlib import suppress
+from http import HTTPStatus
+from time import perf_counter, time_ns
+from typing import Any
+
+from fastapi import FastAPI
+from opentelemetry.trace import Span, SpanKind, StatusCode
+
+from onsale.http.app import Application, ordered_in
+from onsale.http.doors import Doors
+from onsale.http.intake import ROUTE, Intake
+from onsale.http.middleware import Message, Receive, Scope, Send
+from onsale.http.problems import Answer
+from onsale.http.protocol import WHOLE_ANSWER
+from onsale.observability import metrics
+from onsale.observability.tracing import Attributes, Tracing, trace_id_of
+
+# Asked every few seconds by machines; and a stream lasts for as long as somebody looks.
+_UNTRACED = ("/healthz", "/readyz", "/stream")
+_NANOSECONDS_PER_SECOND = 1_000_000_000
+_EVENT = re.compile(r"/v1/events/([0-9a-f]{32})(?:/|$)")
+
+
+class TracedApplication(Application):
+    """See the module. Whoever is not chosen is served as by `Application`."""
+
+    def __init__(self, api: FastAPI, intake: Intake, doors: Doors, tracing: Tracing) -> None:
+        super().__init__(api, intake, doors)
+        self._tracing = tracing
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        watched = not scope["path"].endswith(_UNTRACED)
+        parent = self._tracing.parent_of(scope["headers"]) if watched else None
+        if parent is None:
+            await super()._serve(scope, receive, send)
+            return
+        heard = Heard(scope, send)
+        started = perf_counter()
+        with self._tracing.span(scope["method"], parent, kind=SpanKind.SERVER) as span:
+            try:
+                await super()._serve(heard.scope, receive, heard.send)
+            finally:
+                _describe(span, heard.scope, heard.answer, perf_counter() - started)
+
+    def refusal(self, scope: Scope) -> Answer | None:
+        """See `Application.refusal`."""
+        started = perf_counter()
+        answer = super().refusal(scope)
+        return answer and self._answered_at_once(scope, answer, started)
+
+    def answer_from_memory(self, event_id: str, scope: Scope, body: bytes) -> Answer | None:
+        """See `Application.answer_from_memory`."""
+        started = perf_counter()
+        answer = super().answer_from_memory(event_id, scope, body)
+        return answer and self._answered_at_once(scope, answer, started)
+
+    def _answered_at_once(self, scope: Scope, answer: Answer, started: float) -> Answer:
+        parent = self._tracing.parent_of(scope["headers"])
+        if parent is not None:
+            seconds = perf_counter() - started
+            with self._tracing.span(
+                scope["method"],
+                parent,
+                kind=SpanKind.SERVER,
+                started_ns=time_ns() - int(seconds * _NANOSECONDS_PER_SECOND),
+            ) as span:
+                _describe(span, scope, answer, seconds)
+        return answer
+
+
+class Heard:
+    """What a client is told: `answer`, as far as it was sent. `scope` and `send` are to be used
+    instead of those given.
+    """
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.answer = Answer(0, [], b"")
+        self._send = send
+        self.scope = scope
+        send_whole = scope.get("extensions", {}).get(WHOLE_ANSWER)
+        if send_whole is not None:
+
+            def hear_whole(*answer: Any) -> Any:
+                self.answer = Answer(*answer)
+                return send_whole(*answer)
+
+            self.scope = {**scope, "extensions": {WHOLE_ANSWER: hear_whole}}
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on; of a body its first piece is remembered, which a problem has only."""
+        if message["type"] == "http.response.start":
+            self.answer = Answer(message["status"], list(message["headers"]), b"")
+        elif not self.answer.body:
+            self.answer = self.answer._replace(body=message.get("body", b""))
+        await self._send(message)
+
+
+def _describe(span: Span, scope: Scope, answer: Answer, seconds: float) -> None:
+    """Say what was asked and answered, and show the span beside the histogram of all requests."""
+    method, route, status = scope["method"], _route_of(scope), answer.status
+    span.set_attribute("http.request.method", method)
+    if event := _EVENT.match(scope["path"]):
+        span.set_attribute("onsale.event_id", event[1])
+    if route is not None:
+        span.update_name(f"{method} {route}")
+        span.set_attribute("http.route", route)
+    if not status:
+        # The client went away before it was answered.
+        return
+    span.set_attributes({"http.response.status_code": status, **_outcome(answer)})
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        span.set_status(StatusCode.ERROR)
+    if route is not None:
+        metrics.http_request_duration_seconds.labels(
+            method, route, f"{status // 100}xx"
+        ).set_exemplar(seconds, {"trace_id": trace_id_of(span)})
+
+
+def _route_of(scope: Scope) -> str | None:
+    """The template of the route that answered; `None` where there is none for this method."""
+    if ordered_in(scope) is not None:
+        return ROUTE
+    route = scope.get("route")
+    if scope["method"] not in (getattr(route, "methods", None) or ()):
+        return None
+    path: str | None = getattr(route, "path", None)
+    return path
+
+
+def _outcome(answer: Answer) -> Attributes:
+    """The code of a problem; of an order, whether it was there before."""
+    if answer.status >= HTTPStatus.BAD_REQUEST:
+        with suppress(ValueError, KeyError):
+            return {"onsale.code": str(json.loads(answer.body)["code"])}
+        return {}
+    replayed = any(name == b"idempotent-replayed" for name, _ in answer.headers)
+    return {"onsale.replayed": True} if replayed else {}
