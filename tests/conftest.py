@@ -51,6 +51,9 @@ def settings(postgres: EmbeddedPostgres, valkey: EmbeddedValkey) -> Settings:
         worker_metrics_port=0,
         simulated_payment_slow_seconds=0.2,
         payment_timeout_seconds=0.5,
+        # What is slow because the machine is busy is not what these tests are about.
+        db_statement_timeout_seconds=30,
+        db_lock_timeout_seconds=30,
     )
 
 

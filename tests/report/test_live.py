@@ -181,11 +181,16 @@ def test_every_annotation_marks_something(watched: Watched) -> None:
     marks = {each["name"]: answers(watched, Query(filled_in(each["expr"]), "")) for each in listed}
     assert {line["phase"] for line in marks["Phases of the load test"]} == {"steady"}
     assert marks["Alerts"] == []  # nothing is wrong
-    (deployments,) = (each for each in listed if each["name"] == "Deployments")
-    at = watched.prometheus.samples(
-        'process_start_time_seconds{job="onsale-api"}', watched.run.end, 60
-    )[0].points[0][1]
-    assert watched.prometheus.over(deployments["expr"], at, at + 20, 1)
+
+
+def test_a_start_is_marked_for_a_quarter_of_a_minute(tmp_path: Path) -> None:
+    listed = json.loads(TEXTS["flash-sale"])["annotations"]["list"]
+    (deployments,) = (each["expr"] for each in listed if each["name"] == "Deployments")
+    process = 'process_start_time_seconds{job="onsale-api", instance="a"}'
+    moments = [Moment("10s", deployments, {'{job="onsale-api", instance="a"}': 10})]
+    moments.append(Moment("20s", deployments, {}))
+    test = case({process: "0x30"}, moments, "1s")
+    assert complaints(tmp_path, [test], evaluation_interval="1s") == ""
 
 
 def test_every_counter_of_time_counts(watched: Watched) -> None:

@@ -5,7 +5,8 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,7 +41,8 @@ class Process:
             nursery.connect(str(self.nursery_path))
             nursery.sendall(json.dumps(request).encode() + b"\n")
             self.pid = int(nursery.makefile().readline())
-        self._fd = os.pidfd_open(self.pid)
+        with suppress(ProcessLookupError):  # it may have died already
+            self._fd = os.pidfd_open(self.pid)
 
     def stop(self) -> None:
         """End it in good order."""
@@ -71,9 +73,9 @@ class Process:
         return self._fd is not None and not self._ends_within(0)
 
     def _signal(self, number: signal.Signals) -> None:
-        if self.runs:
-            assert self._fd is not None
-            signal.pidfd_send_signal(self._fd, number)
+        if self._fd is not None:
+            with suppress(ProcessLookupError):  # it died meanwhile
+                signal.pidfd_send_signal(self._fd, number)
 
     def _ends_within(self, seconds: float | None) -> bool:
         assert self._fd is not None
@@ -88,17 +90,16 @@ class Process:
 
 def freeze_tree(pid: int) -> None:
     """Stop a server and all its children, the one that starts others first."""
-    for each in _tree(pid):
-        os.kill(each, signal.SIGSTOP)
+    _signal_tree(pid, signal.SIGSTOP)
 
 
 def thaw_tree(pid: int) -> None:
     """Let them go on."""
-    for each in _tree(pid):
-        os.kill(each, signal.SIGCONT)
+    _signal_tree(pid, signal.SIGCONT)
 
 
-def _tree(pid: int) -> Iterator[int]:
-    yield pid
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        yield from _tree(int(child))
+def _signal_tree(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, FileNotFoundError):  # children end when they like
+        os.kill(pid, number)
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            _signal_tree(int(child), number)
