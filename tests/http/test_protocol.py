@@ -345,3 +345,23 @@ async def test_trailers_are_no_headers() -> None:
         writer.write(chunked("/a") + b"x-forwarded-for: 1.2.3.4\r\n\r\n")
         assert (await answer(reader))[1] == b"body"
     assert seen == [b"host", b"transfer-encoding"]
+
+
+async def test_who_leaves_while_it_is_answered_is_no_fault(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Seen red: uvicorn missed an answer, and logged an error for each who left at that moment."""
+    over = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await read_body(receive, None)
+        # As when the connection's end is here and has not been told yet.
+        scope["extensions"][WHOLE_ANSWER].__self__.transport.close()
+        await send_answer(scope, send, Answer(200, [], b"told"), "id-1")
+        over.set()
+
+    async with connected(app) as (reader, writer):
+        writer.write(request("/a"))
+        await over.wait()
+        assert await reader.read() == b""
+    assert not caplog.records

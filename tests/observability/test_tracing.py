@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -135,6 +136,39 @@ async def test_a_caller_s_trace_goes_on(wire: httpx.AsyncClient, collector: Coll
     request = await request_of(collector, event)
     assert (request.trace_id, request.parent_id) == (TRACE, CALLER)
     assert (await below(collector, request, "in ledger batch")).trace_id == TRACE
+
+
+async def test_who_is_in_line_behind_a_traced_request_is_not_traced_with_it(
+    wire: httpx.AsyncClient, stack: Stack, collector: Collector
+) -> None:
+    """On one connection. Seen red: its batches stood below the request before it, and nothing
+    bounded how many such there were.
+    """
+    event = await created(wire)
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+    for flags in ("01", "00"):
+        request = wire.build_request(
+            "POST",
+            orders_path(event["id"]),
+            json=items(),
+            headers=as_buyer() | {"traceparent": f"00-{TRACE}-{CALLER}-{flags}"},
+        )
+        head = f"POST {request.url.path} HTTP/1.1\r\n".encode()
+        fields = b"".join(b"%b: %b\r\n" % field for field in request.headers.raw)
+        writer.write(head + fields + b"\r\n" + request.content)
+    for _ in range(2):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 201 ")
+        fields = await reader.readuntil(b"\r\n\r\n")
+        (length,) = re.findall(rb"content-length: (\d+)", fields)
+        await reader.readexactly(int(length))
+    writer.close()
+    first = await request_of(collector, event)
+    # Spans are sent in their order.
+    last = await created(wire)
+    await placed(wire, last["id"])
+    await request_of(collector, last)
+    batches = [span for span in collector.spans if span.parent_id == first.span_id]
+    assert sorted(span.name for span in batches) == ["in gate batch", "in ledger batch"]
 
 
 async def test_who_is_refused_at_once_has_a_span_too(

@@ -104,6 +104,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if cycle.response_started or self.flow.write_paused or cycle.scope["method"] == "HEAD":
             return False
         if cycle.disconnected or self.transport.is_closing():
+            # It leaves, which uvicorn hears a moment later and would miss an answer until then.
+            cycle.disconnected = True
             return True
         parts = [STATUS_LINE[status]]
         for name, value in (*cycle.default_headers, *headers):
