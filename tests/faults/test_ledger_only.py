@@ -1,7 +1,5 @@
 """The sale goes on by the ledger alone when its gate does not decide, exactly as before, and by the
 gate again when that is back.
-
-Seen red with each of these planted: PLANTED_LIST
 """
 
 import asyncio

@@ -74,9 +74,7 @@ FAULTS = {
         {"units = units + quantity": "if i == 17 then units = units + 1 end"},
     ),
     "a repeated press takes again": Fault(ScriptName.ADMIT, {"if earlier then": "if false then"}),
-    "a batch does not know its own ids": Fault(
-        ScriptName.ADMIT, {"= id, taken[id]\n": "= id, taken[id]\n  taken[id] = nil\n"}
-    ),
+    "a batch does not know its own ids": Fault(ScriptName.ADMIT, {"    taken[id] = stored\n": ""}),
     "another body passes for the same": Fault(
         ScriptName.ADMIT, {"SEEN or SEEN_WITH_OTHER_BODY": "SEEN or SEEN"}
     ),
@@ -87,11 +85,9 @@ FAULTS = {
     "a pause does not stop the sale": Fault(ScriptName.ADMIT, {"== 'paused'": "== 'stopped'"}),
     "the sale opens early": Fault(ScriptName.ADMIT, {"now_ms < tonumber(sale[3])": "false"}),
     "the sale never ends": Fault(ScriptName.ADMIT, {" or now_ms >= tonumber(sale[4])": ""}),
-    "the log is forgotten": Fault(
-        ScriptName.ADMIT, {"  seen[#seen + 1] = string.sub(id, 1, 8)\n": ""}
-    ),
+    "the log is forgotten": Fault(ScriptName.ADMIT, {"  seen[#seen + 1] = sub(id, 1, 8)\n": ""}),
     "the log names only the last": Fault(
-        ScriptName.ADMIT, {"seen[#seen + 1] = string": "seen[1] = string"}
+        ScriptName.ADMIT, {"seen[#seen + 1] = sub": "seen[1] = sub"}
     ),
     "who is admitted is told too many": Fault(
         ScriptName.ADMIT, {"seen_bytes / 8": "seen_bytes / 4"}

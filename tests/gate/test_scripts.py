@@ -1,9 +1,11 @@
 """Each script does what its header says, through one door, on the keys of one event."""
 
 import re
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,9 @@ from onsale.domain.inventory import Outcome
 from onsale.domain.order import ITEMS_PER_ORDER_MAX, QUANTITY_PER_ITEM_MAX
 from onsale.domain.tier import CAPACITY_UNITS_MAX, TIERS_PER_EVENT_MAX
 from onsale.embedded import EmbeddedValkey
-from onsale.gate.gate import CHUNK_ORDERS, Gate, GateTierBooks, seen_name
+from onsale.gate import gate as gate_module
+from onsale.gate.codec import StoredOrder
+from onsale.gate.gate import CHUNK_ORDERS, Gate, GateBooks, GateTierBooks, seen_name
 from onsale.gate.keys import event_keys
 from onsale.gate.scripts import ScriptName, source
 from onsale.settings import Settings
@@ -216,6 +220,36 @@ async def test_the_largest_orders_at_the_largest_event(gate: Gate) -> None:
         for number, units in taken.items()
     ]
     assert (await gate.availability(event.id, sale.epoch)).available_units == answer.available_units
+
+
+@pytest.mark.parametrize("keeps_still", [True, False])
+async def test_many_orders_are_added_up_in_chunks(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch, keeps_still: bool
+) -> None:
+    """And in one step where orders come all the while. Seen red without a look whether some did."""
+    monkeypatch.setattr(gate_module, "_ADDED_UP_AT_ONCE_ORDERS", 100)
+    sale = await on_sale(gate, an_event(5_000, 5))
+    orders = orders_of_many(2 * CHUNK_ORDERS + 1)
+    for at in range(0, len(orders), CHUNK_ORDERS):
+        await gate.adopt(sale.event.id, sale.epoch, pairs(*orders[at : at + CHUNK_ORDERS]))
+    read, late = gate.orders, (an_order(f"late-{n}", "key", (2, 1)) for n in count())
+
+    async def read_while_they_come(event_id: str) -> AsyncIterator[dict[bytes, StoredOrder]]:
+        chunks = [chunk async for chunk in read(event_id)]
+        await gate.admit(event_id, sale.epoch, pairs(next(late)))
+        for chunk in chunks:
+            yield chunk
+
+    if not keeps_still:
+        monkeypatch.setattr(gate, "orders", read_while_they_come)
+    came = 0 if keeps_still else gate_module._CHUNKED_AUDITS_MAX
+    assert await gate.audit(sale.event.id, sale.epoch) == GateBooks(
+        len(orders) + came,
+        [
+            GateTierBooks(1, 5_000, 5_000 - len(orders), len(orders)),
+            GateTierBooks(2, 5, 5 - came, came),
+        ],
+    )
 
 
 async def test_more_than_one_chunk_is_adopted_read_and_given_back(gate: Gate) -> None:

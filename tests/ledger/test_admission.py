@@ -315,11 +315,14 @@ async def test_the_gate_is_to_hear_of_what_was_admitted(ledger: Ledger, events: 
     await ledger.release(key_of(first), first.buyer_id)
     unheard = await ledger.unheard(event.id, 10)
     assert set(unheard) == {first.order_id, second.order_id}
+    assert await events.with_unheard([event.id, "0" * 32]) == [event.id]
     assert len(await ledger.unheard(event.id, 1)) == 1
     live = await ledger.live([OrderKey(event.id, order_id) for order_id in unheard])
     assert [order.id for order in live] == [second.order_id]
     await ledger.heard(event.id, [first.order_id])
     assert await ledger.unheard(event.id, 10) == [second.order_id]
+    await ledger.heard(event.id, [second.order_id])
+    assert await events.with_unheard([event.id]) == []
 
 
 # -- a buyer's units

@@ -8,6 +8,7 @@ import pytest
 from onsale.domain.webhook import DeliveryState
 from onsale.embedded import EmbeddedPostgres
 from onsale.ledger.engine import Database, create_engine
+from onsale.ledger.events import Events
 from onsale.ledger.ledger import Ledger, OrderKey, PageMark
 from onsale.ledger.migrations import migrate
 from onsale.ledger.webhooks import Webhooks
@@ -119,6 +120,11 @@ async def read_live(ledger: Ledger) -> None:
         break
 
 
+async def read_live_ids(ledger: Ledger) -> None:
+    async for _ in ledger.live_ids(EVENT_ID):
+        break
+
+
 ORDER_ID = bytes(16)
 KEY = OrderKey(EVENT_ID, ORDER_ID)
 # One of those that are there; see how they are filled in.
@@ -135,6 +141,11 @@ READINGS: dict[str, tuple[Reading, str]] = {
     "an order": (lambda ledger: ledger.get(KEY), "orders_pkey"),
     "known": (lambda ledger: ledger.known(EVENT_ID, [ORDER_ID]), "orders_pkey"),
     "live orders": (read_live, "orders_pkey"),
+    "live ids": (read_live_ids, "orders_pkey"),
+    "what the gate has not heard of": (
+        lambda ledger: ledger.unheard(EVENT_ID, 9),
+        "orders_unheard",
+    ),
     "releasing": (lambda ledger: ledger.release(KEY, "buyer-7"), "orders_pkey"),
     "refunding": (lambda ledger: ledger.refund(KEY), "orders_pkey"),
     "beginning to pay": (lambda ledger: begin_payment(ledger, KEY, "b", "ok"), "orders_pkey"),
@@ -148,6 +159,15 @@ async def test_it_is_read_by_its_index(database: Database, what: str) -> None:
     reading, index = READINGS[what]
     scanned = await read_by(database, lambda: reading(Ledger(database)))
     assert index in scanned
+    assert not [name for name in scanned if name.endswith(" whole")]
+
+
+async def test_whether_the_gate_has_not_heard_of_orders_is_read_by_their_index(
+    database: Database,
+) -> None:
+    """Every process asks this four times in the age of a picture."""
+    scanned = await read_by(database, lambda: Events(database).with_unheard([EVENT_ID]))
+    assert "orders_unheard" in scanned
     assert not [name for name in scanned if name.endswith(" whole")]
 
 

@@ -21,6 +21,8 @@ _CALM_SECONDS = (0.5, 2.0)
 _LONG_CALM_EVERY_FAULTS = 12
 _LONG_CALM_SECONDS = SETTLED_AFTER_SECONDS + 6.0
 _SERVING_SECONDS_MAX = 15.0
+# How often a fault is tried once more in the end that was never met.
+_LATE_TRIES = 3
 _QUIET_SECONDS_MAX = 40.0
 _POLL_SECONDS = 0.1
 
@@ -70,8 +72,9 @@ class Campaign:
             long_calm = number % _LONG_CALM_EVERY_FAULTS == 0
             await asyncio.sleep(_LONG_CALM_SECONDS if long_calm else dice.uniform(*_CALM_SECONDS))
         # Where it breaks is chance for some: nobody refunded anything just then.
-        for name in [name for name in names if name not in seen.course.injected]:
-            await self._break(seen, name, dice)
+        for _ in range(_LATE_TRIES):
+            for name in [name for name in names if name not in seen.course.injected]:
+                await self._break(seen, name, dice)
         # The sale goes on until it is seen whether it does.
         await asyncio.sleep(SETTLED_AFTER_SECONDS)
 

@@ -423,6 +423,20 @@ class Ledger:
                 return
             after = rows[-1]["id"].hex
 
+    async def live_ids(self, event_id: str) -> AsyncIterator[list[bytes]]:
+        """The ids of `live_orders` alone, which is a third of the work."""
+        after = _ID_BEFORE_ALL
+        while True:
+            async with self._database.driver("live_ids") as connection:
+                rows = await connection.fetch(
+                    statements.LIVE_IDS_AFTER, event_id, CHUNK_ORDERS, after
+                )
+            if rows:
+                yield [id_.bytes for (id_,) in rows]
+            if len(rows) < CHUNK_ORDERS:
+                return
+            after = rows[-1]["id"].hex
+
     async def ended_ids(self, event_id: str) -> AsyncIterator[list[bytes]]:
         """Ids of the event's orders that are over, abandoned ones included, in chunks."""
         after = _ID_BEFORE_ALL
@@ -470,15 +484,13 @@ class Ledger:
 
     async def known(self, event_id: str, ids: Iterable[bytes]) -> "dict[bytes, KnownOrder]":
         """Those of the orders that are here, in a few words."""
-        query = select(orders.c.id, orders.c.status, orders.c.fingerprint).where(
-            orders.c.event_id == event_id,
-            orders.c.id.in_([order_id.hex() for order_id in ids]),
-        )
-        async with self._database.transaction("known") as connection:
-            rows = (await connection.execute(query)).all()
+        async with self._database.driver("known") as connection:
+            rows = await connection.fetch(
+                statements.KNOWN, event_id, [order_id.hex() for order_id in ids]
+            )
         return {
-            UUID(order_id).bytes: KnownOrder(status, _fingerprint(signed))
-            for order_id, status, signed in rows
+            id_.bytes: KnownOrder(OrderStatus(status), _fingerprint(signed))
+            for id_, status, signed in rows
         }
 
     async def ended_within(self, event_id: str, seconds: float) -> list[bytes]:

@@ -372,6 +372,17 @@ WHERE event_id = $1 AND id > $3::uuid AND status IN ('held', 'confirmed')
 ORDER BY id LIMIT $2
 """
 
+# $1 event, $2 how many at most, $3 id after which to begin.
+LIVE_IDS_AFTER = """
+SELECT id FROM orders WHERE event_id = $1 AND id > $3::uuid AND status IN ('held', 'confirmed')
+ORDER BY id LIMIT $2
+"""
+
+# $1 event, $2 ids.
+KNOWN = """
+SELECT id, status::text, fingerprint FROM orders WHERE event_id = $1 AND id = ANY($2::uuid[])
+"""
+
 # $1 event, $2 units. Buyers whose live orders come to more.
 BUYERS_ABOVE = """
 SELECT buyer_id, sum(quantity)::int AS units

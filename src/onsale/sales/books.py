@@ -15,6 +15,7 @@ from onsale.gate.gate import Gate, GateBooks
 from onsale.ledger.ledger import Ledger, LedgerTierBooks
 from onsale.sales import invariants
 from onsale.sales.invariants import Difference
+from onsale.sales.loading import ahead
 
 DIFFERENCES_MAX = 100
 # A give-back follows its order's end in milliseconds.
@@ -82,7 +83,7 @@ async def _compare_once(
 ) -> Comparison:
     comparison = Comparison()
     settled_before = await gate.now_seconds(event_id) - grace_seconds
-    async for chunk in gate.orders(event_id):
+    async for chunk in ahead(gate.orders(event_id)):
         known = await ledger.known(event_id, chunk)
         for order_id, stored in chunk.items():
             order = known.get(order_id)
@@ -91,8 +92,8 @@ async def _compare_once(
                     comparison.gate_only[order_id] = None
             elif not order.status.live or order.fingerprint != stored.taken.fingerprint:
                 comparison.gate_only[order_id] = order.status
-    async for orders in ledger.live_orders(event_id):
-        comparison.ledger_only += await gate.missing(event_id, [order.id for order in orders])
+    async for order_ids in ahead(ledger.live_ids(event_id)):
+        comparison.ledger_only += await gate.missing(event_id, order_ids)
     return comparison
 
 

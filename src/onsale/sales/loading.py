@@ -45,7 +45,7 @@ async def _load(event: Event, gate: Gate, ledger: Ledger, events: Events) -> Non
     generation = await events.next_gate_generation(event.id)
     epoch = make_epoch(generation, run_id)
     await gate.load(event, epoch)
-    async for chunk in _ahead(ledger.live_orders(event.id)):
+    async for chunk in ahead(ledger.live_orders(event.id)):
         await gate.adopt(event.id, epoch, [gate_order(order) for order in chunk])
     async for ended in ledger.ended_ids(event.id):
         await gate.mark_seen(event.id, epoch, ended)
@@ -58,8 +58,8 @@ async def _load(event: Event, gate: Gate, ledger: Ledger, events: Events) -> Non
         await gate.configure(newest, epoch)
 
 
-async def _ahead(chunks: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
-    """The same chunks, each read from one store while the one before is sent to the other."""
+async def ahead(chunks: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
+    """The same chunks, each read from one store while the other is asked about the one before."""
     reading = asyncio.ensure_future(anext(chunks, None))
     try:
         while (chunk := await reading) is not None:

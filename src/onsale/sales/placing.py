@@ -245,7 +245,10 @@ class Placing:
             _tell_mode("redis")
         for (sale, orders), question, answer in zip(asked, questions, answers, strict=True):
             if isinstance(answer, GateLost):
-                log.warning("gate lost", event_id=sale.event.id, epoch=question.epoch)
+                if sale.lost_epoch != question.epoch:
+                    # Once, and not for every batch until it is loaded anew.
+                    sale.lost_epoch = question.epoch
+                    log.warning("gate lost", event_id=sale.event.id, epoch=question.epoch)
                 self._aside(self._admit_anew(sale.event.id, question.epoch, orders), orders)
             else:
                 self._heed(sale, question.epoch, orders, answer)

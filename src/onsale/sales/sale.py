@@ -62,6 +62,7 @@ class Sale:
         "baskets",
         "meters",
         "asked_at_seconds",
+        "lost_epoch",
         "view",
         "known_orders",
         "learning",
@@ -77,6 +78,8 @@ class Sale:
         self.baskets = Baskets(event)
         self.meters = SaleMeters(event)
         self.asked_at_seconds = 0.0
+        # The loading of the gate that was last found lost here.
+        self.lost_epoch: str | None = None
         self.view: SaleView | None = None
         # So many of the gate's log of admitted orders have been read, in their order.
         self.known_orders = 0

@@ -58,10 +58,13 @@ class Repairs:
 
 @dataclass(slots=True)
 class Reconciler:
-    """The reconciler of one process; it remembers only when its next whole comparison is due."""
+    """The reconciler of one process; it remembers only when its next whole comparison is due, and
+    which events failed last, with which code, so as to tell it once.
+    """
 
     service: Service
     _full_due_seconds: dict[str, float] = field(default_factory=dict)
+    _failing: dict[str, str] = field(default_factory=dict)
 
     async def run_once(self, *, full: bool | None = None) -> Repairs:
         """Reconcile every event that has a gate or should have one.
@@ -76,14 +79,21 @@ class Reconciler:
         for event in await self.service.events.with_gate():
             try:
                 open_sales += await self._reconcile(event, repairs, full)
+                self._failing.pop(event.id, None)
             except OnsaleError as error:
-                log.warning("event not reconciled", event_id=event.id, code=error.code)
+                self._tell_failure(event.id, error)
                 failed = failed or error
         metrics.sales_open.set(open_sales)
         if failed is not None:
             raise failed
         metrics.reconciler_last_success_timestamp_seconds.set(time())
         return repairs
+
+    def _tell_failure(self, event_id: str, error: OnsaleError) -> None:
+        # Once, and not in every pass until it is over.
+        if self._failing.get(event_id) != error.code:
+            self._failing[event_id] = error.code
+            log.warning("event not reconciled", event_id=event_id, code=error.code)
 
     async def _reconcile(self, event: Event, repairs: Repairs, full: bool | None) -> bool:
         """Reconcile one event; whether its sale is open."""

@@ -13,6 +13,7 @@
 local SEEN, SEEN_WITH_OTHER_BODY, SOLD_OUT, BUYER_LIMIT = '1', '2', '3', '4'
 local NOT_OPEN, PAUSED, CLOSED, ADMITTED = '5', '6', '7', '0'
 
+local sub, byte = string.sub, string.byte
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local stamp = struct.pack('>I4', tonumber(time[1]))
@@ -52,15 +53,16 @@ local function admit(k, first, last)
   elseif sale[2] == 'paused' then refusal = PAUSED
   elseif now_ms < tonumber(sale[3]) then refusal = NOT_OPEN end
 
+  local limit = tonumber(sale[5])
+  local limited = limit > 0
   local ids, bodies, buyer_of = {}, {}, {}
   for i = first + 1, last, 2 do
     local n = #ids + 1
     ids[n], bodies[n] = ARGV[i], ARGV[i + 1]
-    buyer_of[n] = string.sub(bodies[n], 9, 16)
+    if limited then buyer_of[n] = sub(bodies[n], 9, 16) end
   end
-  local limit = tonumber(sale[5])
   local taken = read(k + 3, ids)
-  local units_of = limit > 0 and read(k + 4, buyer_of) or {}
+  local units_of = limited and read(k + 4, buyer_of) or {}
   local left = {}
   local orders, buyers, seen = {}, {}, {}
 
@@ -72,28 +74,32 @@ local function admit(k, first, last)
   local function decide(id, buyer, body)
     local earlier = taken[id]
     if earlier then
-      return string.sub(earlier, 5, 12) == string.sub(body, 1, 8) and SEEN or SEEN_WITH_OTHER_BODY
+      return sub(earlier, 5, 12) == sub(body, 1, 8) and SEEN or SEEN_WITH_OTHER_BODY
     end
     if refusal then return refusal end
 
-    local units, lacking = tonumber(units_of[buyer]) or 0, false
+    local units, lacking = limited and tonumber(units_of[buyer]) or 0, false
     for i = 17, #body, 2 do
-      local tier, quantity = string.byte(body, i, i + 1)
+      local tier, quantity = byte(body, i, i + 1)
       units = units + quantity
       lacking = lacking or units_left(tier) < quantity
     end
-    if limit > 0 and units > limit then return BUYER_LIMIT end
+    if limited and units > limit then return BUYER_LIMIT end
     if lacking then return SOLD_OUT end
 
     for i = 17, #body, 2 do
-      local tier, quantity = string.byte(body, i, i + 1)
+      local tier, quantity = byte(body, i, i + 1)
       left[tier] = left[tier] - quantity
     end
     local n = #orders
-    taken[id], units_of[buyer] = stamp .. body, units
-    orders[n + 1], orders[n + 2] = id, taken[id]
-    if limit > 0 then buyers[n + 1], buyers[n + 2] = buyer, units end
-    seen[#seen + 1] = string.sub(id, 1, 8)
+    local stored = stamp .. body
+    taken[id] = stored
+    orders[n + 1], orders[n + 2] = id, stored
+    if limited then
+      units_of[buyer] = units
+      buyers[n + 1], buyers[n + 2] = buyer, units
+    end
+    seen[#seen + 1] = sub(id, 1, 8)
     return ADMITTED
   end
 
