@@ -176,3 +176,14 @@ def test_every_stage_waits_for_others_and_none_for_itself() -> None:
 )
 def test_figures_are_for_people(value: float | None, unit: str, text: str) -> None:
     assert figure(value, unit) == text
+
+
+def test_where_nobody_was_seen_nothing_is_judged() -> None:
+    """Whatever else keeps the machine busy, or is not scraped. Seen red: a neighbour was the limit
+    of a run without buyers, and a service that nobody scrapes was below capacity.
+    """
+    nobody = Load(SECONDS, SECONDS, client_seconds=0, client_mean_seconds=0, server_seconds=0)
+    for levels in ({}, {"host": 1.5}):
+        found = verdict(levels, load=nobody)
+        assert (found.limit, found.level) == (None, "warning")
+        assert "No buyer was seen" in found.headline

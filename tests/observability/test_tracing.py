@@ -3,11 +3,14 @@ where they are off.
 """
 
 import asyncio
+import gc
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -16,12 +19,17 @@ import pytest
 import redis.asyncio
 from opentelemetry.trace import SpanKind
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from pydantic import SecretStr
 
 from onsale.demo.stack import Stack
+from onsale.http.app import create_app
+from onsale.http.protocol import WHOLE_ANSWER
+from onsale.http.traced import Heard
 from onsale.observability import tracing
 from onsale.observability.tracing import ROOT, Tracing
 from onsale.sales.group_commit import Pending
 from onsale.sales.traced import LINKS_MAX, Stages
+from onsale.settings import Settings
 from tests.http.calls import created, order_path, orders_path, place, placed
 from tests.observability.collector import Collector, Told
 from tests.support import SECRET, as_buyer, items, wait_until, with_scope
@@ -128,6 +136,39 @@ async def test_a_caller_s_trace_goes_on(wire: httpx.AsyncClient, collector: Coll
     request = await request_of(collector, event)
     assert (request.trace_id, request.parent_id) == (TRACE, CALLER)
     assert (await below(collector, request, "in ledger batch")).trace_id == TRACE
+
+
+async def test_who_is_in_line_behind_a_traced_request_is_not_traced_with_it(
+    wire: httpx.AsyncClient, stack: Stack, collector: Collector
+) -> None:
+    """On one connection. Seen red: its batches stood below the request before it, and nothing
+    bounded how many such there were.
+    """
+    event = await created(wire)
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+    for flags in ("01", "00"):
+        request = wire.build_request(
+            "POST",
+            orders_path(event["id"]),
+            json=items(),
+            headers=as_buyer() | {"traceparent": f"00-{TRACE}-{CALLER}-{flags}"},
+        )
+        head = f"POST {request.url.path} HTTP/1.1\r\n".encode()
+        fields = b"".join(b"%b: %b\r\n" % field for field in request.headers.raw)
+        writer.write(head + fields + b"\r\n" + request.content)
+    for _ in range(2):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 201 ")
+        fields = await reader.readuntil(b"\r\n\r\n")
+        (length,) = re.findall(rb"content-length: (\d+)", fields)
+        await reader.readexactly(int(length))
+    writer.close()
+    first = await request_of(collector, event)
+    # Spans are sent in their order.
+    last = await created(wire)
+    await placed(wire, last["id"])
+    await request_of(collector, last)
+    batches = [span for span in collector.spans if span.parent_id == first.span_id]
+    assert sorted(span.name for span in batches) == ["in gate batch", "in ledger batch"]
 
 
 async def test_who_is_refused_at_once_has_a_span_too(
@@ -360,6 +401,51 @@ def test_who_asks_takes_no_place_of_those_who_are_chosen() -> None:
     for _ in range(10):
         slow.parent_of(headers)
     assert slow.parent_of([]) is ROOT
+
+
+async def test_a_traced_request_leaves_nothing_for_the_garbage_collector() -> None:
+    """It would keep its connection with it. Seen red with the scope kept beside the answer."""
+
+    async def nobody(message: object) -> None:
+        raise AssertionError
+
+    gc.disable()
+    try:
+        heard = Heard(nobody)
+        scope = heard.listening({"extensions": {WHOLE_ANSWER: lambda *answer: True}})
+        assert scope["extensions"][WHOLE_ANSWER](200, [], b"told")
+        assert heard.answer.body == b"told"
+        alive = weakref.ref(heard)
+        del heard, scope
+        assert alive() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("path", "is_traced"),
+    [("/v1/events", True), ("/readyz", False), ("/v1/events/e/availability/stream", False)],
+)
+async def test_what_has_no_span_has_none_when_it_is_refused(path: str, is_traced: bool) -> None:
+    """Seen red, where a process that ends was asked whether it is ready."""
+    with Collector() as collector:
+        settings = Settings(
+            auth_secret=SecretStr(SECRET),
+            tracing_endpoint=collector.url,
+            tracing_sample_share=1,
+            tracing_requests_per_second_max=1_000_000,
+        )
+        app = create_app(settings)
+        app.api.state.doors.close()
+        traced = app.api.state.service.tracing
+        assert traced is not None
+        traced.start("test")
+        scope = {"type": "http", "method": "GET", "path": path, "headers": []}
+        refused = app.refusal(scope)
+        assert refused is not None
+        assert refused.status == 503
+        await traced.close()
+        assert len(collector.spans) == is_traced
 
 
 # -- off

@@ -213,3 +213,19 @@ def test_the_same_epoch_keeps_them() -> None:
     assert sale.event.name == "Another name"
     assert sale.refusal([Item(1, 1)]) is Outcome.SOLD_OUT
     assert not sale.may_have_admitted(ORDER_ID)
+
+
+def test_who_may_be_unheard_of_stays_so_until_the_ledger_says_otherwise() -> None:
+    """However slow it is to say so, and not by an answer that is older. Seen red with a time after
+    which it was forgotten: with a ledger that was away, an owner was told that it is sold out.
+    """
+    sale = pictured(seen(0, 5), NEVER)
+    know(sale, strangers=7)
+    assert not sale.may_have_admitted(ORDER_ID)
+    asked_before_seconds = monotonic()
+    sale.see_unheard()
+    assert sale.may_have_admitted(ORDER_ID)
+    sale.see_all_heard(asked_before_seconds)
+    assert sale.may_have_admitted(ORDER_ID)
+    sale.see_all_heard(monotonic())
+    assert not sale.may_have_admitted(ORDER_ID)

@@ -156,6 +156,8 @@ class Verdict:
 def judge(observed: Sequence[Observed], load: Load) -> Verdict:
     """The verdict on a run of which all stages were read, in the order of requests."""
     findings = _findings(observed, load)
+    if not load.client_seconds and not load.dropped:
+        return _nobody(findings)
     # A process that is full has a queue before it that it does not see.
     is_worker_full = any(each.is_cause and each.stage.name == "worker" for each in findings)
     if load.waited_for_the_generator and not is_worker_full:
@@ -266,6 +268,19 @@ def _generator(findings: Sequence[Finding], load: Load) -> Verdict:
         " Latencies as k6 saw them contain its own waiting.",
         _facts(generator),
         generator.stage.advice,
+        tuple(findings),
+    )
+
+
+def _nobody(findings: Sequence[Finding]) -> Verdict:
+    """Whatever was at its knee then, nobody waited for it; or nobody has counted them."""
+    return Verdict(
+        None,
+        "No buyer was seen: there is nothing to judge",
+        "warning",
+        "Neither k6 nor the API has told Prometheus of a request in this time.",
+        (),
+        ("Look whether the API is scraped (`up`), and whether it is the right time.",),
         tuple(findings),
     )
 

@@ -1,7 +1,7 @@
-"""uvicorn's HTTP protocol with a bound for what comes before a body, and answers in one piece.
+"""uvicorn's HTTP protocol with a bound for what is no body, and answers in one piece.
 
-httptools takes headers and addresses of any length, so one connection could fill the memory of its
-process. What a buyer's browser and its cookies send is far below the bound.
+httptools takes addresses, headers and trailers of any length, so one connection could fill the
+memory of its process. What a buyer's browser and its cookies send is far below the bound.
 
 uvicorn writes an answer's head and its body with a system call each, and wakes the client twice:
 that is a tenth of what it costs to refuse a buyer. And it makes a task for every request, which
@@ -41,12 +41,12 @@ def _knows_nobody(scope: object) -> None:
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """Answers 431 and hangs up on a request whose head has no end."""
+    """Answers 431 and hangs up on a request whose head, or what follows its body, has no end."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # Of what is no body.
         self._head_bytes = 0
-        self._in_head = True
         self._extensions = {WHOLE_ANSWER: self._send_whole}
         self._answering: RequestResponseCycle | None = None
         self._refusal = getattr(self.app, "refusal", _refuse_nobody)
@@ -57,13 +57,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._lingers = False
 
     def data_received(self, data: bytes) -> None:
-        if self._in_head:
-            # What came before this piece was all head; the piece itself may hold the head's end.
-            if self._head_bytes > HEAD_BYTES_MAX:
-                self.transport.write(_REFUSAL)
-                self.transport.close()
-                return
-            self._head_bytes += len(data)
+        # What was counted before this piece was all head; the piece itself may hold the head's end.
+        if self._head_bytes > HEAD_BYTES_MAX:
+            self.transport.write(_REFUSAL)
+            self.transport.close()
+            return
+        self._head_bytes += len(data)
         self._reading = True
         super().data_received(data)
         # Its answer may let the next one begin, which came in the same piece.
@@ -105,6 +104,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if cycle.response_started or self.flow.write_paused or cycle.scope["method"] == "HEAD":
             return False
         if cycle.disconnected or self.transport.is_closing():
+            # It leaves, which uvicorn hears a moment later and would miss an answer until then.
+            cycle.disconnected = True
             return True
         parts = [STATUS_LINE[status]]
         for name, value in (*cycle.default_headers, *headers):
@@ -126,6 +127,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         would fill the memory until the collector comes, and it comes seldom.
         """
         super().connection_lost(exc)
+        if self._answering is not None:
+            # uvicorn tells the newest request, which may be in line behind this one.
+            self._answering.disconnected = True
+            self._answering.message_event.set()
         self.pipeline.clear()
         self._extensions = {}
         self._answering = self._held = None
@@ -142,15 +147,18 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             super().shutdown()
 
     def on_message_begin(self) -> None:
-        self._in_head = True
         self._head_bytes = 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
         super().on_headers_complete()
+        # Trailers are nobody's headers: who sits in front of us may have looked at the head alone.
+        self.headers = []
+
+    def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
-        self._in_head = True
         self._head_bytes = 0

@@ -30,6 +30,8 @@ UVICORN_OPTIONS: dict[str, Any] = {
     "proxy_headers": False,
     "log_config": None,
     "server_header": False,
+    # Or a request in line is served in the context of the one before: in its trace, under its id.
+    "reset_contextvars": True,
 }
 
 

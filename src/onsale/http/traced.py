@@ -10,6 +10,7 @@ from time import perf_counter, time_ns
 from typing import Any
 
 from fastapi import FastAPI
+from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from onsale.http.app import Application, ordered_in
@@ -35,18 +36,18 @@ class TracedApplication(Application):
         self._tracing = tracing
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        watched = not scope["path"].endswith(_UNTRACED)
-        parent = self._tracing.parent_of(scope["headers"]) if watched else None
+        parent = self._parent_of(scope)
         if parent is None:
             await super()._serve(scope, receive, send)
             return
-        heard = Heard(scope, send)
+        heard = Heard(send)
+        scope = heard.listening(scope)
         started = perf_counter()
         with self._tracing.span(scope["method"], parent, kind=SpanKind.SERVER) as span:
             try:
-                await super()._serve(heard.scope, receive, heard.send)
+                await super()._serve(scope, receive, heard.send)
             finally:
-                _describe(span, heard.scope, heard.answer, perf_counter() - started)
+                _describe(span, scope, heard.answer, perf_counter() - started)
 
     def refusal(self, scope: Scope) -> Answer | None:
         """See `Application.refusal`."""
@@ -61,7 +62,7 @@ class TracedApplication(Application):
         return answer and self._answered_at_once(scope, answer, started)
 
     def _answered_at_once(self, scope: Scope, answer: Answer, started: float) -> Answer:
-        parent = self._tracing.parent_of(scope["headers"])
+        parent = self._parent_of(scope)
         if parent is not None:
             seconds = perf_counter() - started
             with self._tracing.span(
@@ -73,24 +74,33 @@ class TracedApplication(Application):
                 _describe(span, scope, answer, seconds)
         return answer
 
+    def _parent_of(self, scope: Scope) -> Context | None:
+        watched = not scope["path"].endswith(_UNTRACED)
+        return self._tracing.parent_of(scope["headers"]) if watched else None
+
 
 class Heard:
-    """What a client is told: `answer`, as far as it was sent. `scope` and `send` are to be used
-    instead of those given.
+    """What a client is told: `answer`, as far as it was sent. `send` is to be used instead of the
+    one given.
     """
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, send: Send) -> None:
         self.answer = Answer(0, [], b"")
         self._send = send
-        self.scope = scope
+
+    def listening(self, scope: Scope) -> Scope:
+        """The scope to be used instead of this one. It refers to here, and must not be kept here:
+        a request that refers to itself waits for the garbage collector, with its connection.
+        """
         send_whole = scope.get("extensions", {}).get(WHOLE_ANSWER)
-        if send_whole is not None:
+        if send_whole is None:
+            return scope
 
-            def hear_whole(*answer: Any) -> Any:
-                self.answer = Answer(*answer)
-                return send_whole(*answer)
+        def hear_whole(*answer: Any) -> Any:
+            self.answer = Answer(*answer)
+            return send_whole(*answer)
 
-            self.scope = {**scope, "extensions": {WHOLE_ANSWER: hear_whole}}
+        return {**scope, "extensions": {WHOLE_ANSWER: hear_whole}}
 
     async def send(self, message: Message) -> None:
         """Pass a message on; of a body its first piece is remembered, which a problem has only."""

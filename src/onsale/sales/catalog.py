@@ -138,9 +138,14 @@ class Catalog:
         refusing = {sale.event.id: sale for sale in sales if sale.fresh}
         if not refusing:
             return
+        asked_at_seconds = monotonic()
         with _until_next_time():
-            for event_id in await self._events.with_unheard(list(refusing)):
-                refusing[event_id].see_unheard()
+            unheard = await self._events.with_unheard(list(refusing))
+            for event_id, sale in refusing.items():
+                if event_id in unheard:
+                    sale.see_unheard()
+                else:
+                    sale.see_all_heard(asked_at_seconds)
 
     async def learn_orders(self, sale: Sale, orders_ever_admitted: int) -> None:
         """Read who was admitted, unless so many are known. Raises `GateUnavailable`, `GateLost`."""

@@ -8,6 +8,7 @@ admitted is read together with the stock, and sent on to where the order is know
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from time import monotonic, time
 from typing import NamedTuple
 
@@ -68,6 +69,7 @@ class Sale:
         "_refuses",
         "_seen",
         "_age_seconds_max",
+        "_unheard_seen_at_seconds",
         "_unheard_until_seconds",
     )
 
@@ -86,6 +88,7 @@ class Sale:
         self._seen: set[int] = set()
         self._refuses = False
         self._age_seconds_max = age_seconds_max
+        self._unheard_seen_at_seconds = 0.0
         self._unheard_until_seconds = 0.0
 
     # -- keeping the picture, by news of the loading that the event names: one loading's count of
@@ -123,9 +126,19 @@ class Sale:
 
     def see_unheard(self) -> None:
         """The ledger has admitted orders alone, just now or a while ago, and the gate was not told:
-        whom it does not know may have one of them, until it was told and asked again since.
+        whom it does not know may have one of them, until the ledger says that it was told. One that
+        is slow to say so, or away, has not.
         """
-        self._unheard_until_seconds = monotonic() + 2 * self._age_seconds_max
+        self._unheard_seen_at_seconds = monotonic()
+        self._unheard_until_seconds = inf
+
+    def see_all_heard(self, asked_at_seconds: float) -> None:
+        """The gate was told of every order, by the ledger as it was asked at `asked_at_seconds` of
+        the monotonic clock. Once the gate was asked again since, it is as before.
+        """
+        if self.has_unheard and asked_at_seconds > self._unheard_seen_at_seconds:
+            until_seconds = monotonic() + 2 * self._age_seconds_max
+            self._unheard_until_seconds = min(self._unheard_until_seconds, until_seconds)
 
     def see_batch(self, admission: Admission) -> None:
         """What a batch of this process came to."""
