@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import ColumnElement, Row, func, select
+from sqlalchemy import ColumnElement, Row, func, select, true
 
 from onsale.domain.ids import FINGERPRINT_BYTES
 from onsale.domain.inventory import Outcome
@@ -508,21 +508,28 @@ class Ledger:
 
     async def books(self, event_id: str) -> list[LedgerTierBooks]:
         """The event's tiers by number, counted and added up, at one instant."""
+        # Of an event that is younger than the statistics Postgres expects one order, and joins all
+        # items to all orders. OFFSET 0 has it look each order's items up.
+        items = (
+            select(order_items.c.tier_number, order_items.c.quantity)
+            .where(
+                order_items.c.event_id == orders.c.event_id,
+                order_items.c.order_id == orders.c.id,
+            )
+            .offset(0)
+            .lateral()
+        )
         units = (
             select(
-                order_items.c.tier_number,
-                func.sum(order_items.c.quantity).label("reserved"),
-                func.sum(order_items.c.quantity)
+                items.c.tier_number,
+                func.sum(items.c.quantity).label("reserved"),
+                func.sum(items.c.quantity)
                 .filter(orders.c.status == OrderStatus.CONFIRMED)
                 .label("sold"),
             )
-            .join(
-                orders,
-                (orders.c.event_id == order_items.c.event_id)
-                & (orders.c.id == order_items.c.order_id),
-            )
+            .select_from(orders.join(items, true()))
             .where(orders.c.event_id == event_id, orders.c.status.in_(LIVE_STATUSES))
-            .group_by(order_items.c.tier_number)
+            .group_by(items.c.tier_number)
             .subquery()
         )
         query = (

@@ -386,7 +386,9 @@ SELECT id, status::text, fingerprint FROM orders WHERE event_id = $1 AND id = AN
 # $1 event, $2 units. Buyers whose live orders come to more.
 BUYERS_ABOVE = """
 SELECT buyer_id, sum(quantity)::int AS units
-FROM orders o JOIN order_items i ON i.event_id = o.event_id AND i.order_id = o.id
+FROM orders o CROSS JOIN LATERAL (
+    SELECT quantity FROM order_items i WHERE i.event_id = o.event_id AND i.order_id = o.id OFFSET 0
+) i
 WHERE o.event_id = $1 AND o.status IN ('held', 'confirmed')
 GROUP BY buyer_id HAVING sum(quantity) > $2 ORDER BY buyer_id
 """
