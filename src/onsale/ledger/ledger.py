@@ -408,31 +408,26 @@ class Ledger:
 
     async def live_orders(self, event_id: str) -> AsyncIterator[list[LiveOrder]]:
         """The event's held and confirmed orders by id, in chunks, each read at its own instant."""
-        after = _ID_BEFORE_ALL
-        while True:
-            async with self._database.driver("live_orders") as connection:
-                rows = await connection.fetch(
-                    statements.READ_LIVE_AFTER, event_id, CHUNK_ORDERS, after
-                )
-            if rows:
-                yield [
-                    LiveOrder(id_.bytes, buyer_id, _fingerprint(signed), _items(pairs))
-                    for id_, buyer_id, signed, pairs in rows
-                ]
-            if len(rows) < CHUNK_ORDERS:
-                return
-            after = rows[-1]["id"].hex
+        async for rows in self._live("live_orders", statements.READ_LIVE_AFTER, event_id):
+            yield [
+                LiveOrder(id_.bytes, buyer_id, _fingerprint(signed), _items(pairs))
+                for id_, buyer_id, signed, pairs in rows
+            ]
 
     async def live_ids(self, event_id: str) -> AsyncIterator[list[bytes]]:
         """The ids of `live_orders` alone, which is a third of the work."""
+        async for rows in self._live("live_ids", statements.LIVE_IDS_AFTER, event_id):
+            yield [id_.bytes for (id_,) in rows]
+
+    async def _live(
+        self, operation: str, statement: str, event_id: str
+    ) -> AsyncIterator[list[Any]]:
         after = _ID_BEFORE_ALL
         while True:
-            async with self._database.driver("live_ids") as connection:
-                rows = await connection.fetch(
-                    statements.LIVE_IDS_AFTER, event_id, CHUNK_ORDERS, after
-                )
+            async with self._database.driver(operation) as connection:
+                rows = await connection.fetch(statement, event_id, CHUNK_ORDERS, after)
             if rows:
-                yield [id_.bytes for (id_,) in rows]
+                yield rows
             if len(rows) < CHUNK_ORDERS:
                 return
             after = rows[-1]["id"].hex
