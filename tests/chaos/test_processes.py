@@ -1,6 +1,7 @@
 """Processes of the nursery: they start, stand still, die, and die with it."""
 
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from onsale.chaos.processes import Process
+from onsale.chaos.processes import Process, freeze_tree, thaw_tree
 from onsale.embedded import spawn_child, stop_child
 from onsale.embedded.folders import runtime_folder
 from tests.support import wait_until
@@ -121,3 +122,13 @@ async def test_what_must_be_there_before_python_is_started_in_the_ordinary_way(
     process.start({"NAME": "preloaded", "LD_PRELOAD": "", "PATH": os.environ["PATH"]})
     await until_said(process, "preloaded")
     process.kill()
+
+
+def test_children_may_end_while_a_tree_is_signalled() -> None:
+    """A session of Postgres ends when it likes. Seen red without what is suppressed: it ended a
+    campaign in its tenth minute.
+    """
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    freeze_tree(child.pid)
+    thaw_tree(child.pid)
