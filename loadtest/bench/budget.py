@@ -119,11 +119,11 @@ async def main() -> None:
         created_at=_NOW,
         expires_at=None,
     )
-    scope = {"headers": [(b"host", b"localhost"), (b"idempotency-key", b"press-1")]}
+    headers = {b"host": b"localhost", b"idempotency-key": b"press-1"}
     batch = [order] * BATCH_ORDERS
     steps: list[tuple[str, Callable[[int], object], int]] = [
         ("a token seen for the first time", verifier(), 1),
-        ("request id", lambda _: request_id_of(scope), 1),
+        ("request id", lambda _: request_id_of(headers), 1),
         ("Idempotency-Key", lambda _: idempotency_key(b"press-1"), 1),
         ("body, as a crowd sends it", lambda _: read_asked(BODY), 1),
         ("basket: items, amount, fingerprint", lambda _: sale.baskets.of(asked), 1),

@@ -119,6 +119,16 @@ def test_bad_tokens(token: bytes) -> None:
     assert _ours(token) is None
 
 
+@pytest.mark.parametrize("length_bytes", [1, 63, 64, 65, 200])
+def test_secrets_of_any_length(length_bytes: int) -> None:
+    """One that is longer than a block of the hash is hashed first. Seen red without that."""
+    secret = "s" * length_bytes
+    token = _token({"sub": "buyer-1", "exp": SOON}, secret=secret)
+    assert Hs256Verifier(secret).claims(token)["sub"] == "buyer-1"
+    with pytest.raises(BadToken):
+        Hs256Verifier(secret + "s").claims(token)
+
+
 def test_a_good_header_does_not_vouch_for_another() -> None:
     verifier = Hs256Verifier(SECRET)
     verifier.claims(GOOD)

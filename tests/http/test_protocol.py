@@ -12,9 +12,9 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from onsale.http.answers import Answer, Header
 from onsale.http.intake import read_body
 from onsale.http.middleware import BODY_BYTES_MAX, Receive, Scope, Send, send_answer
-from onsale.http.problems import Answer
 from onsale.http.protocol import HEAD_BYTES_MAX, WHOLE_ANSWER, BoundedHttpProtocol
 from tests.support import wait_until
 
@@ -26,7 +26,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     assert WHOLE_ANSWER in scope["extensions"]
     body = scope["path"].encode() + b" " + await read_body(receive, None)
     await asyncio.sleep(0)  # as an answer that had to wait
-    await send_answer(scope, send, Answer(200, [(b"content-type", b"text/plain")], body), "id-1")
+    await send_answer(scope, send, Answer(200, b"content-type: text/plain\r\n", body), "id-1")
 
 
 @pytest.fixture
@@ -36,9 +36,14 @@ async def connection() -> AsyncIterator[Connection]:
 
 
 @asynccontextmanager
-async def connected(app: Any = echo) -> AsyncIterator[Connection]:
+async def connected(app: Any = echo, **options: Any) -> AsyncIterator[Connection]:
     config = uvicorn.Config(
-        app, http=BoundedHttpProtocol, lifespan="off", log_config=None, proxy_headers=False
+        app,
+        http=BoundedHttpProtocol,
+        lifespan="off",
+        log_config=None,
+        proxy_headers=False,
+        **options,
     )
     config.load()
     state = ServerState()
@@ -170,46 +175,8 @@ async def _has_any(found: Sized) -> bool:
     return len(found) > 0
 
 
-class Full:
-    """Echoes, and refuses paths that say so."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        assert not scope["path"].startswith("/no") or scope["path"] in self.pipelined
-        await echo(scope, receive, send)
-
-    def __init__(self) -> None:
-        self.pipelined: set[str] = set()
-
-    def refusal(self, scope: Scope) -> Answer | None:
-        if not scope["path"].startswith("/no"):
-            return None
-        return Answer(200, [(b"content-length", b"2"), (b"x-request-id", b"id-1")], b"no")
-
-
-async def test_a_refusal_is_answered_without_the_app() -> None:
-    """Its body is read all the same: another request follows. Seen red with nobody refused."""
-    async with connected(Full()) as (reader, writer):
-        for path in ("/no-1", "/a", "/no-2"):
-            writer.write(request(path))
-            expected = b"no" if path.startswith("/no") else b"/a body"
-            assert (await answer(reader))[1] == expected
-
-
-async def test_many_refusals_at_once_are_answered_in_their_order() -> None:
-    """Behind one that is served, so that they wait in line: seen red, for the stack overflows, with
-    each refused out of the one before.
-    """
-    app = Full()
-    paths = ["/a", *(f"/no-{number}" for number in range(300))]
-    app.pipelined = set(paths)
-    async with connected(app) as (reader, writer):
-        writer.write(b"".join(map(request, paths)))
-        for path in paths:
-            assert (await answer(reader))[1] in (b"no", f"{path} body".encode())
-
-
 class Knowing:
-    """Echoes, and knows the answer to `/known` once it has seen its body."""
+    """Echoes, and knows the answer to `/known…` when the request is here."""
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
@@ -220,26 +187,24 @@ class Knowing:
         self.echoed.append(scope["path"])
         await echo(scope, receive, send)
 
-    def knows(self, scope: Scope) -> str | None:
-        return scope["path"] if scope["path"] in ("/known", "/perhaps") else None
-
-    def answer_from_memory(self, known: str, scope: Scope, body: bytes) -> Answer | None:
-        assert known == scope["path"]
-        if known == "/perhaps":
+    def answer_at_once(
+        self, method: bytes, target: bytes, headers: list[Header], body: bytes
+    ) -> Answer | None:
+        if not target.startswith(b"/known"):
             return None
-        told = b"known " + body
-        return Answer(200, [(b"content-length", b"%d" % len(told)), (b"x-request-id", b"1")], told)
+        assert (method, dict(headers)[b"host"]) == (b"POST", b"x")
+        return Answer(200, b"", b"known " + body).completed("id-1")
 
 
 async def test_what_is_known_is_answered_without_the_app() -> None:
     """Seen red with nothing known."""
     app = Knowing()
     async with connected(app) as (reader, writer):
-        for path in ("/known", "/perhaps", "/a", "/known"):
+        for path in ("/known", "/a", "/known", "/known"):
             writer.write(request(path))
             told = b"known body" if path == "/known" else path.encode() + b" body"
             assert (await answer(reader))[1] == told
-    assert app.echoed == ["/perhaps", "/a"]
+    assert app.echoed == ["/a"]
 
 
 async def test_what_is_known_before_its_body_is_here_goes_the_ordinary_way() -> None:
@@ -247,15 +212,78 @@ async def test_what_is_known_before_its_body_is_here_goes_the_ordinary_way() -> 
     app = Knowing()
     whole = request("/known")
     async with connected(app) as (reader, writer):
-        writer.write(whole.removesuffix(b"body"))
+        writer.write(whole.removesuffix(b"body") + b"bo")
         await app.asked.wait()
-        writer.write(b"body")
+        writer.write(b"dy")
         assert (await answer(reader))[1] == b"/known body"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [request("/known", "connection: close"), request("/known", version="1.0")],
+    ids=["close", "1.0"],
+)
+async def test_the_last_answer_says_so_also_at_once(asked: bytes) -> None:
+    """What follows on the connection is not answered. Seen red without either."""
+    async with connected(Knowing()) as (reader, writer):
+        writer.write(asked + request("/known"))
+        head, body = await answer(reader)
+        assert "connection: close" in head
+        assert body == b"known body"
+        assert await reader.read() == b""
+
+
+async def test_who_does_not_read_is_not_answered_at_once() -> None:
+    """Answers without end would fill the memory. Seen red, with no end to it, with the buffers not
+    looked at.
+    """
+    app = Knowing()
+    body = b"x" * 1_000
+    one = b"POST /known HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    async with connected(app) as (reader, writer):
+        writer.transport.set_write_buffer_limits(high=0)
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        sent = 0
+        # As much as fits into the buffers on the way, and until one goes the ordinary way.
+        while not app.echoed:
+            writer.write(one * 100)
+            sent += 100
+            await asyncio.sleep(0)
+        reader._transport.resume_reading()  # type: ignore[attr-defined]
+        for _ in range(sent):
+            assert (await answer(reader))[1] in (b"known " + body, b"/known " + body)
+
+
+async def test_many_in_line_are_answered_in_their_order() -> None:
+    """Behind one that is served. Seen red, for the stack overflows, with each answered out of the
+    one before.
+    """
+    paths = ["/a", *(f"/known-{number}" for number in range(300))]
+    async with connected(Knowing()) as (reader, writer):
+        writer.write(b"".join(map(request, paths)))
+        for path in paths:
+            assert (await answer(reader))[1] == f"{path} body".encode()
+
+
+async def test_an_idle_connection_is_closed_and_one_in_use_is_not() -> None:
+    """One timer for each connection, however many requests. Seen red with it not set anew."""
+    answered = 0
+    async with connected(Knowing(), timeout_keep_alive=1) as (reader, writer):
+        loop = asyncio.get_running_loop()
+        until = loop.time() + 2.5
+        while loop.time() < until:
+            writer.write(request("/known") if answered % 2 else request("/a"))
+            await answer(reader)
+            answered += 1
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(10):
+            assert await reader.read() == b""
+    assert answered
 
 
 async def test_what_is_known_and_what_is_not_keep_their_order() -> None:
     app = Knowing()
-    paths = ["/known", "/a", "/known", "/perhaps", "/known", "/b"] * 50
+    paths = ["/known", "/a", "/known", "/c", "/known", "/b"] * 50
     async with connected(app) as (reader, writer):
         writer.write(b"".join(map(request, paths)))
         for path in paths:
@@ -339,7 +367,7 @@ async def test_trailers_are_no_headers() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(receive, None)
         seen.extend(name for name, _ in scope["headers"])
-        await send_answer(scope, send, Answer(200, [], body), "id-1")
+        await send_answer(scope, send, Answer(200, b"", body), "id-1")
 
     async with connected(app) as (reader, writer):
         writer.write(chunked("/a") + b"x-forwarded-for: 1.2.3.4\r\n\r\n")
@@ -357,7 +385,7 @@ async def test_who_leaves_while_it_is_answered_is_no_fault(
         await read_body(receive, None)
         # As when the connection's end is here and has not been told yet.
         scope["extensions"][WHOLE_ANSWER].__self__.transport.close()
-        await send_answer(scope, send, Answer(200, [], b"told"), "id-1")
+        await send_answer(scope, send, Answer(200, b"", b"told"), "id-1")
         over.set()
 
     async with connected(app) as (reader, writer):

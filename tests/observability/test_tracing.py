@@ -22,6 +22,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
 from onsale.demo.stack import Stack
+from onsale.http.answers import Answer
 from onsale.http.app import create_app
 from onsale.http.protocol import WHOLE_ANSWER
 from onsale.http.traced import Heard
@@ -412,8 +413,8 @@ async def test_a_traced_request_leaves_nothing_for_the_garbage_collector() -> No
     gc.disable()
     try:
         heard = Heard(nobody)
-        scope = heard.listening({"extensions": {WHOLE_ANSWER: lambda *answer: True}})
-        assert scope["extensions"][WHOLE_ANSWER](200, [], b"told")
+        scope = heard.listening({"extensions": {WHOLE_ANSWER: lambda answer: True}})
+        assert scope["extensions"][WHOLE_ANSWER](Answer(200, b"", b"told"))
         assert heard.answer.body == b"told"
         alive = weakref.ref(heard)
         del heard, scope

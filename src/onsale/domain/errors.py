@@ -33,9 +33,13 @@ class OnsaleError(Exception):
     """The docstring of each subclass is the sentence a client reads."""
 
     code: ClassVar[str]
+    _sentence: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        cls._sentence = (cls.__doc__ or "").strip()
 
     def __init__(self, detail: str | None = None) -> None:
-        self.detail = detail or (self.__doc__ or "").strip()
+        self.detail = detail or self._sentence
         super().__init__(self.detail)
 
 

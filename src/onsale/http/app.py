@@ -23,9 +23,10 @@ from onsale.domain.errors import (
     OnsaleError,
 )
 from onsale.http import metering, openapi
+from onsale.http.answers import Answer, Header
 from onsale.http.auth import Authenticator
 from onsale.http.doors import Doors
-from onsale.http.intake import PATH, Intake
+from onsale.http.intake import Intake, ordered_in, plainly_ordered_in
 from onsale.http.middleware import (
     ASGIApp,
     Receive,
@@ -37,7 +38,6 @@ from onsale.http.middleware import (
     send_completed,
 )
 from onsale.http.problems import (
-    Answer,
     BodyTooLarge,
     InternalError,
     MethodNotAllowed,
@@ -88,7 +88,7 @@ class Application:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            if event_id := ordered_in(scope):
+            if event_id := ordered_in(scope["method"], scope["path"]):
                 await self._intake(scope, receive, send, event_id)
             else:
                 with self._doors.inside(scope):
@@ -98,40 +98,34 @@ class Application:
                 raise
             # The process ends before the stores have answered: what becomes of the request is found
             # out by asking again.
-            request_id = request_id_of(scope)
+            request_id = request_id_of(dict(scope["headers"]))
             await send_answer(scope, send, problem(LedgerUnavailable(), request_id), request_id)
 
     def refusal(self, scope: Scope) -> Answer | None:
-        """The completed answer to a request that is not let in; `None` for all others.
-
-        The server asks when it has read a head (`http.protocol`): a refusal is cheapest there.
-        """
+        """The completed answer to a request that is not let in; `None` for all others."""
         if self._doors.wide_open:
             return None
-        an_order = ordered_in(scope) is not None
-        if self._doors.open_for(scope, an_order=an_order):
+        method, path, headers = scope["method"], scope["path"], dict(scope["headers"])
+        an_order = ordered_in(method, path) is not None
+        if self._doors.open_for(method, path, an_order=an_order):
             return None
-        return self._intake.refusal(scope) if an_order else metering.refused(scope)
+        return self._intake.refusal(headers) if an_order else metering.refused(method, headers)
 
-    def knows(self, scope: Scope) -> str | None:
-        """The event that is ordered from, if this may be a request for `answer_from_memory`."""
-        event_id = ordered_in(scope)
-        return event_id if event_id is not None and self._intake.refuses(event_id) else None
+    def answer_at_once(
+        self, method: bytes, target: bytes, headers: list[Header], body: bytes
+    ) -> Answer | None:
+        """The completed answer to an order that there is no room for, or to a loser of whom nobody
+        has to be asked; `None` for all others.
 
-    def answer_from_memory(self, event_id: str, scope: Scope, body: bytes) -> Answer | None:
-        """The completed answer to a loser of whom nobody has to be asked; `None` for all others.
-
-        The server asks when it has read the whole request, and makes no task for it then.
+        The server asks when a whole request is here (`http.protocol`), and makes nothing of it but
+        what is said here: these are the crowd.
         """
-        return self._intake.refused(scope, body, event_id)
-
-
-def ordered_in(scope: Scope) -> str | None:
-    """The event of a request for an order."""
-    if scope["method"] != "POST":
-        return None
-    found = PATH.fullmatch(scope["path"])
-    return found[1] if found else None
+        event_id = plainly_ordered_in(method, target)
+        if event_id is None:
+            return None
+        if not self._doors.open_for_orders:
+            return self._intake.refusal(dict(headers))
+        return self._intake.refused(event_id, dict(headers), body)
 
 
 def create_app(settings: Settings) -> Application:

@@ -38,15 +38,20 @@ class Doors:
         """Whether nobody is refused; no more than this is asked while things are well."""
         return not (self.closed or self._valve.full or self._others >= self._readers_max)
 
-    def open_for(self, scope: Scope, *, an_order: bool) -> bool:
+    @property
+    def open_for_orders(self) -> bool:
+        """Whether an order is let in."""
+        return not (self.closed or self._valve.full)
+
+    def open_for(self, method: str, path: str, *, an_order: bool) -> bool:
         """Whether this request is let in."""
-        if scope["path"] == HEALTH:
+        if path == HEALTH:
             return True
+        if an_order:
+            return self.open_for_orders
         if self.closed:
             return False
-        if an_order:
-            return not self._valve.full
-        reads = scope["method"] in ("GET", "HEAD")
+        reads = method in ("GET", "HEAD")
         return self._others < (self._readers_max if reads else self._others_max)
 
     @contextmanager

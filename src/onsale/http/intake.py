@@ -21,20 +21,19 @@ from onsale.domain.errors import (
 )
 from onsale.domain.ids import HEX_ID, IDEMPOTENCY_KEY
 from onsale.domain.order import OrderStatus
+from onsale.http.answers import Answer, Headers
 from onsale.http.auth import Authenticator, Scope
 from onsale.http.metering import RouteMeter
 from onsale.http.middleware import (
     BODY_BYTES_MAX,
     Receive,
     Send,
-    completed,
     overloaded,
     request_id_of,
     send_answer,
 )
 from onsale.http.middleware import Scope as AsgiScope
 from onsale.http.problems import (
-    Answer,
     BodyTooLarge,
     IdempotencyKeyMissing,
     InternalError,
@@ -51,17 +50,31 @@ from onsale.sales.baskets import Asked
 from onsale.sales.catalog import Catalog
 from onsale.sales.paying import Paying
 from onsale.sales.placing import Placing
+from onsale.sales.sale import Sale
 
 ROUTE = "/v1/events/{event_id}/orders"
-PATH = re.compile(r"/v1/events/([^/]+)/orders")
+_PATH = re.compile(r"/v1/events/([^/]+)/orders")
+_TARGET = re.compile(rb"/v1/events/([0-9a-f]{32})/orders")
 
 # A body of ten items written out in full is shorter.
 _ORDINARY_BODY_BYTES_MAX = 1_024
 
-_JSON = (b"content-type", b"application/json")
-_REPLAYED = (b"idempotent-replayed", b"true")
+_JSON = b"content-type: application/json\r\n"
+_REPLAYED = b"idempotent-replayed: true\r\n"
 
 log = get_logger(__name__)
+
+
+def ordered_in(method: str, path: str) -> str | None:
+    """The event of a request for an order."""
+    found = _PATH.fullmatch(path) if method == "POST" else None
+    return found and found[1]
+
+
+def plainly_ordered_in(method: bytes, target: bytes) -> str | None:
+    """The same of a request as it came; `None` also where a closer look is needed."""
+    found = _TARGET.fullmatch(target) if method == b"POST" else None
+    return found and found[1].decode()
 
 
 class ClientGone(Exception):
@@ -91,7 +104,7 @@ class Intake:
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send, event_id: str) -> None:
         """Answer one request."""
         started = perf_counter()
-        request_id = request_id_of(scope)
+        request_id = request_id_of(dict(scope["headers"]))
         metrics.http_requests_in_flight.inc()
         try:
             answer = await self.answer(scope, receive, event_id, request_id)
@@ -102,45 +115,41 @@ class Intake:
         finally:
             metrics.http_requests_in_flight.dec()
 
-    def refusal(self, scope: AsgiScope) -> Answer:
+    def refusal(self, headers: Headers) -> Answer:
         """The completed answer to whom there is no room for."""
         started = perf_counter()
-        answer = overloaded(scope)
+        answer = overloaded(headers)
         self._shed.inc()
         self._meter.observe(answer.status, perf_counter() - started, len(answer.body))
         return answer
 
-    def refuses(self, event_id: str) -> bool:
-        """Whether there are buyers of the event for `refused`."""
-        # Who asks how often is counted by the gate.
-        return self._rates is None and self._placing.refuses(event_id)
-
-    def refused(self, scope: AsgiScope, body: bytes, event_id: str) -> Answer | None:
+    def refused(self, event_id: str, headers: Headers, body: bytes) -> Answer | None:
         """The completed answer to a buyer who is refused without asking anybody, else `None`."""
+        # Who asks how often is counted by the gate.
+        sale = self._placing.refusing(event_id) if self._rates is None else None
+        if sale is None:
+            return None
         started = perf_counter()
         try:
-            refusal = self._refusal_from_memory(scope, body, event_id)
+            refusal = self._refusal_from_memory(sale, headers, body)
         except OnsaleError:
             # Something is wrong with the request. It is told so in the ordinary way.
             return None
         if refusal is None:
             return None
-        request_id = request_id_of(scope)
-        answer = completed(problem(refusal, request_id), request_id)
+        request_id = request_id_of(headers)
+        answer = problem(refusal, request_id).completed(request_id)
         self._meter.observe(answer.status, perf_counter() - started, len(answer.body))
         return answer
 
-    def _refusal_from_memory(
-        self, scope: AsgiScope, body: bytes, event_id: str
-    ) -> OnsaleError | None:
-        headers = dict(scope["headers"])
+    def _refusal_from_memory(self, sale: Sale, headers: Headers, body: bytes) -> OnsaleError | None:
         principal = self._authenticator.known(headers.get(b"authorization"))
         if principal is None or len(body) > _ORDINARY_BODY_BYTES_MAX:
             return None
         principal.require(Scope.BUY)
         key = idempotency_key(headers.get(b"idempotency-key"))
         require_json(headers.get(b"content-type"))
-        return self._placing.refusal(event_id, principal.subject, key, read_asked(body))
+        return self._placing.refusal(sale, principal.subject, key, read_asked(body))
 
     async def answer(
         self, scope: AsgiScope, receive: Receive, event_id: str, request_id: str
@@ -167,7 +176,7 @@ class Intake:
         key = idempotency_key(headers.get(b"idempotency-key"))
         require_json(headers.get(b"content-type"))
         # Who has asked too often is refused before anything is read or looked up for them.
-        told = await self._rates.admit(principal, scope) if self._rates is not None else ()
+        told = await self._rates.admit(principal, scope) if self._rates is not None else b""
         body = await read_body(receive, headers.get(b"content-length"))
         asked = read_asked(body)
         valve = self._placing.valve
@@ -187,11 +196,9 @@ class Intake:
             order_key = OrderKey(event_id, order.id)
             order = await self._paying.pay(order_key, principal.subject, asked.payment_method)
         sale = await self._catalog.require(event_id)
-        location = f"/v1/events/{event_id}/orders/{order.id.hex()}"
-        headers_out = [_JSON, (b"location", location.encode()), *told]
-        if replayed:
-            headers_out.append(_REPLAYED)
-        return Answer(201, headers_out, OrderOut.json_of(order, sale.event))
+        location = f"location: /v1/events/{event_id}/orders/{order.id.hex()}\r\n"
+        head = _JSON + location.encode() + told + (_REPLAYED if replayed else b"")
+        return Answer(201, head, OrderOut.json_of(order, sale.event))
 
 
 def read_asked(body: bytes) -> Asked:
@@ -226,6 +233,8 @@ def idempotency_key(value: bytes | None) -> str:
 
 def require_json(content_type: bytes | None) -> None:
     """Raises `UnsupportedMediaType` unless the body is said to be JSON."""
+    if content_type == b"application/json":
+        return
     media_type = (content_type or b"").partition(b";")[0].strip().lower()
     if media_type != b"application/json":
         raise UnsupportedMediaType

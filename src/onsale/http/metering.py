@@ -13,8 +13,8 @@ from prometheus_client import Counter
 from prometheus_fastapi_instrumentator.instrumentation import PrometheusFastApiInstrumentator
 from prometheus_fastapi_instrumentator.metrics import Info
 
-from onsale.http.middleware import Scope, overloaded
-from onsale.http.problems import Answer
+from onsale.http.answers import Answer, Headers
+from onsale.http.middleware import overloaded
 from onsale.observability import metrics
 from onsale.observability.bulk import BulkHistogram
 
@@ -28,10 +28,10 @@ def instrument(app: FastAPI) -> None:
     ).add(_observe).instrument(app)
 
 
-def refused(scope: Scope) -> Answer:
+def refused(method: str, headers: Headers) -> Answer:
     """The completed answer to a request that is not let in; of no route, for nobody looked."""
-    answer = overloaded(scope)
-    method = scope["method"] if scope["method"] in _METHODS else "other"
+    answer = overloaded(headers)
+    method = method if method in _METHODS else "other"
     metrics.http_requests_total.labels(method, "refused", str(answer.status)).inc()
     return answer
 

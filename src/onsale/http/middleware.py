@@ -13,7 +13,8 @@ import structlog
 from starlette.exceptions import HTTPException
 
 from onsale.domain.errors import Overloaded
-from onsale.http.problems import Answer, InternalError, problem
+from onsale.http.answers import Answer, Headers
+from onsale.http.problems import InternalError, problem
 from onsale.http.protocol import WHOLE_ANSWER
 from onsale.observability import metrics
 from onsale.observability.logging import get_logger
@@ -33,9 +34,9 @@ _OVERLOADED = Overloaded()
 log = get_logger(__name__)
 
 
-def request_id_of(scope: Scope) -> str:
+def request_id_of(headers: Headers) -> str:
     """The id that the client gave the request, if it is a decent one, or a new one."""
-    given = dict(scope["headers"]).get(REQUEST_ID_HEADER)
+    given = headers.get(REQUEST_ID_HEADER)
     return given.decode() if given and _REQUEST_ID.fullmatch(given) else new_request_id()
 
 
@@ -44,32 +45,25 @@ def new_request_id() -> str:
     return random.randbytes(16).hex()
 
 
-def completed(answer: Answer, request_id: str) -> Answer:
-    """The answer with the headers that all have."""
-    length = (b"content-length", b"%d" % len(answer.body))
-    headers = [*answer.headers, length, (REQUEST_ID_HEADER, request_id.encode())]
-    return Answer(answer.status, headers, answer.body)
-
-
-def overloaded(scope: Scope) -> Answer:
+def overloaded(headers: Headers) -> Answer:
     """The completed answer to a request that there is no room for."""
-    request_id = request_id_of(scope)
-    return completed(problem(_OVERLOADED, request_id), request_id)
+    request_id = request_id_of(headers)
+    return problem(_OVERLOADED, request_id).completed(request_id)
 
 
 async def send_answer(scope: Scope, send: Send, answer: Answer, request_id: str) -> None:
     """Complete and send an answer."""
-    await send_completed(scope, send, completed(answer, request_id))
+    await send_completed(scope, send, answer.completed(request_id))
 
 
 async def send_completed(scope: Scope, send: Send, answer: Answer) -> None:
     """Send a completed answer, in one piece where the server can."""
     send_whole = scope.get("extensions", {}).get(WHOLE_ANSWER)
-    if send_whole is not None and send_whole(*answer):
+    if send_whole is not None and send_whole(answer):
         return
-    status, headers, body = answer
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    start = {"type": "http.response.start", "status": answer.status, "headers": answer.headers}
+    await send(start)
+    await send({"type": "http.response.body", "body": answer.body})
 
 
 class RequestContext:
@@ -84,7 +78,9 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = scope.setdefault("state", {})["request_id"] = request_id_of(scope)
+        request_id = scope.setdefault("state", {})["request_id"] = request_id_of(
+            dict(scope["headers"])
+        )
         started = False
 
         async def send_with_id(message: Message) -> None:

@@ -14,9 +14,10 @@ from pydantic_core import to_json
 
 from onsale.domain import errors
 from onsale.domain.errors import FieldError, OnsaleError
+from onsale.http.answers import Answer
 
 MEDIA_TYPE = "application/problem+json"
-_PROBLEM = (b"content-type", MEDIA_TYPE.encode())
+_HEAD = b"content-type: %b\r\n" % MEDIA_TYPE.encode()
 
 
 class IdempotencyKeyMissing(errors.Refused):
@@ -64,12 +65,10 @@ class RateLimited(errors.Refused):
 
     code = "rate_limited"
 
-    def __init__(
-        self, wait_seconds: float = 1.0, headers: Sequence[tuple[bytes, bytes]] = ()
-    ) -> None:
+    def __init__(self, wait_seconds: float = 1.0, head: bytes = b"") -> None:
         super().__init__()
         self.wait_seconds = wait_seconds
-        self.headers = headers
+        self.head = head
 
 
 class InternalError(OnsaleError):
@@ -162,44 +161,33 @@ class Problem(BaseModel):
     )
 
 
-class Answer(NamedTuple):
-    """A finished HTTP answer."""
-
-    status: int
-    headers: list[tuple[bytes, bytes]]
-    body: bytes
-
-
 def problem(error: OnsaleError, request_id: str) -> Answer:
     """The answer to an error."""
-    kind = KINDS[error.code]
-    more: dict[str, Any] = {}
-    retry_after_seconds: float | None = kind.retry_after_seconds
-    if isinstance(error, errors.InvalidRequest):
-        more["errors"] = [fault._asdict() for fault in error.errors]
-    if isinstance(error, errors.SaleNotOpen):
-        more["opens_at"] = error.opens_at
-        retry_after_seconds = error.opens_in_seconds
-    if isinstance(error, errors.PaymentDeclined):
-        more["order_id"] = error.order_id.hex()
-    headers = [_PROBLEM]
-    if isinstance(error, RateLimited):
-        headers += error.headers
-        retry_after_seconds = error.wait_seconds
+    form = _form(error.code, error.detail)
+    head, tail, retry_after_seconds = form.head, b'"}', form.retry_after_seconds
+    if isinstance(error, _SAYS_MORE):
+        more, retry_after_seconds = _more(error, retry_after_seconds)
+        head += error.head if isinstance(error, RateLimited) else b""
+        tail = b'",' + to_json(more)[1:] if more else tail
     if retry_after_seconds is not None:
         wait_seconds = 1 + int(retry_after_seconds + random.random() * _RETRY_JITTER)
-        headers.append((b"retry-after", b"%d" % wait_seconds))
-    if kind.status == HTTPStatus.UNAUTHORIZED:
-        headers.append((b"www-authenticate", b"Bearer"))
-    tail = b"," + to_json(more)[1:] if more else b"}"
+        head += b"retry-after: %d\r\n" % wait_seconds
     # The id is of letters, digits and a few signs: nothing in it wants escaping.
-    body = _up_to_request_id(error.code, error.detail) + request_id.encode() + b'"' + tail
-    return Answer(kind.status, headers, body)
+    return Answer(form.status, head, form.up_to_request_id + request_id.encode() + tail)
+
+
+class _Form(NamedTuple):
+    """What all answers to an error share."""
+
+    status: int
+    head: bytes
+    up_to_request_id: bytes
+    retry_after_seconds: float | None
 
 
 # As many as there are codes with a few details each; a crowd is refused for one reason.
 @lru_cache(maxsize=256)
-def _up_to_request_id(code: str, detail: str) -> bytes:
+def _form(code: str, detail: str) -> _Form:
     kind = KINDS[code]
     content = {
         "type": "about:blank",
@@ -209,7 +197,33 @@ def _up_to_request_id(code: str, detail: str) -> bytes:
         "code": code,
         "request_id": "",
     }
-    return to_json(content).removesuffix(b'"}')
+    unauthenticated = kind.status == HTTPStatus.UNAUTHORIZED
+    return _Form(
+        kind.status,
+        _HEAD + (b"www-authenticate: Bearer\r\n" if unauthenticated else b""),
+        to_json(content).removesuffix(b'"}'),
+        kind.retry_after_seconds,
+    )
+
+
+_SAYS_MORE = (errors.InvalidRequest, errors.SaleNotOpen, errors.PaymentDeclined, RateLimited)
+
+
+def _more(
+    error: OnsaleError, retry_after_seconds: float | None
+) -> tuple[dict[str, Any], float | None]:
+    """What is told of this one error alone, and after what time to try again."""
+    match error:
+        case errors.InvalidRequest():
+            return {"errors": [fault._asdict() for fault in error.errors]}, retry_after_seconds
+        case errors.SaleNotOpen():
+            return {"opens_at": error.opens_at}, error.opens_in_seconds
+        case errors.PaymentDeclined():
+            return {"order_id": error.order_id.hex()}, retry_after_seconds
+        case RateLimited():
+            return {}, error.wait_seconds
+        case _:
+            raise AssertionError(f"{error.code} says no more than its sentence")
 
 
 def invalid(faults: Sequence[Any], skip: int = 0) -> errors.InvalidRequest:

@@ -3,12 +3,12 @@
 httptools takes addresses, headers and trailers of any length, so one connection could fill the
 memory of its process. What a buyer's browser and its cookies send is far below the bound.
 
-uvicorn writes an answer's head and its body with a system call each, and wakes the client twice:
-that is a tenth of what it costs to refuse a buyer. And it makes a task for every request, which
-costs more than the refusal: an app that knows its answer when the request is here gives it at once.
+uvicorn makes a scope, a cycle of messages and a task of every request, which costs more than to
+refuse a buyer does: an app that knows its answer when the request is here gives it at once, and
+nothing is made. It sets a timer anew for every answer, where one for each connection will do. And
+it writes an answer's head and its body with a system call each, and wakes the client twice.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import (
@@ -17,10 +17,12 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from onsale.http.answers import Answer, Header
+
 HEAD_BYTES_MAX = 32 * 1024
 
-# The name of the ASGI extension that sends a finished answer: a function of status, headers and
-# body. It says whether it did; if not, the usual messages have to be sent.
+# The name of the ASGI extension that sends a finished answer: a function of an `Answer`. It says
+# whether it did; if not, the usual messages have to be sent.
 WHOLE_ANSWER = "onsale.whole_answer"
 
 # Longer than a request is under way, and than most buyers take from one to the next.
@@ -32,12 +34,8 @@ _REFUSAL = (
 )
 
 
-def _refuse_nobody(scope: object) -> None:
-    """For apps that have no `refusal`."""
-
-
-def _knows_nobody(scope: object) -> None:
-    """For apps that have no `knows` and no `answer_from_memory`."""
+def _knows_nothing(method: bytes, target: bytes, headers: list[Header], body: bytes) -> None:
+    """For apps that have no `answer_at_once`."""
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -49,12 +47,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._extensions = {WHOLE_ANSWER: self._send_whole}
         self._answering: RequestResponseCycle | None = None
-        self._refusal = getattr(self.app, "refusal", _refuse_nobody)
-        self._knows = getattr(self.app, "knows", _knows_nobody)
-        # A request that is held back while what came with its head is read, and what the app knows.
-        self._reading = False
-        self._held: tuple[RequestResponseCycle, Any, Any] | None = None
+        self._answer_at_once = getattr(self.app, "answer_at_once", _knows_nothing)
+        # Target and headers of a request of which nothing was made yet, and its body so far.
+        self._held: tuple[bytes, list[Header]] | None = None
+        self._body = b""
         self._lingers = False
+        # Since when the client has been free to send, of the event loop's clock.
+        self._idle_since_seconds: float | None = None
+
+    # -- a request, as it is read
 
     def data_received(self, data: bytes) -> None:
         # What was counted before this piece was all head; the piece itself may hold the head's end.
@@ -63,40 +64,75 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.transport.close()
             return
         self._head_bytes += len(data)
-        self._reading = True
         super().data_received(data)
-        # Its answer may let the next one begin, which came in the same piece.
-        while self._held is not None:
-            self._answer_from_memory()
-        self._reading = False
+        if self._held is not None:
+            # The rest of its body is still to come.
+            self._serve()
 
-    def _answer_from_memory(self) -> None:
-        """Answer the request that was held back, or let it go the ordinary way."""
+    def on_message_begin(self) -> None:
+        self._head_bytes = 0
+        self.url, self.headers, self.expect_100_continue = b"", [], False
+
+    def on_headers_complete(self) -> None:
+        self._held, self._body = (self.url, self.headers), b""
+        # Trailers are nobody's headers: who sits in front of us may have looked at the head alone.
+        self.headers = []
+        if self.parser.should_upgrade():
+            self._serve()
+
+    def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
+        if self._held is None:
+            super().on_body(body)
+        else:
+            self._body += body
+
+    def on_message_complete(self) -> None:
+        if self._held is not None and not self._answered_at_once(*self._held):
+            self._serve()
+        if self._held is None:
+            super().on_message_complete()
+        self._held = None
+        self._head_bytes = 0
+
+    # -- what becomes of it
+
+    def _answered_at_once(self, target: bytes, headers: list[Header]) -> bool:
+        waits_in_line = self.cycle is not None and not self.cycle.response_complete
+        if waits_in_line or self.flow.write_paused:
+            return False
+        if self.transport.is_closing():
+            return True  # its client said that it would be the last, or is gone
+        answer = self._answer_at_once(self.parser.get_method(), target, headers, self._body)
+        if answer is None:
+            return False
+        lasts = self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0"
+        self._write(answer, self.server_state.default_headers, lasts and not self._lingers)
+        self.on_response_complete()
+        return True
+
+    def _serve(self) -> None:
+        """Let the request that was held go uvicorn's way."""
         assert self._held is not None
-        (cycle, app, known), self._held = self._held, None
-        answer = None
-        if not cycle.more_body:
-            answer = self.app.answer_from_memory(known, cycle.scope, bytes(cycle.body))
-        if answer is None or not self._send_whole(*answer):
-            super()._start_asgi_task(cycle, app)
+        (target, headers), self._held = self._held, None
+        trailers, expects = self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = target, expects
+        self.headers.extend(headers)
+        super().on_headers_complete()
+        self.headers = trailers
+        if self._body:
+            super().on_body(self._body)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         # One request of a connection at a time; others wait in line behind it.
         self._answering = cycle
         if self._lingers:
             cycle.keep_alive = False
-        # Who pipelined has a task each: to be refused here, one out of the other, nests too deep.
-        refusal = None if self.pipeline else self._refusal(cycle.scope)
-        if refusal is not None and self._send_whole(*refusal):
-            return
         cycle.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]
-        known = self._knows(cycle.scope) if self._reading and not self.pipeline else None
-        if known is None:
-            super()._start_asgi_task(cycle, app)
-        else:
-            self._held = cycle, app, known
+        super()._start_asgi_task(cycle, app)
 
-    def _send_whole(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
+    def _send_whole(self, answer: Answer) -> bool:
         """What uvicorn's `send` does for a start and a body; the headers say the body's length."""
         cycle = self._answering
         if cycle is None:
@@ -107,33 +143,72 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             # It leaves, which uvicorn hears a moment later and would miss an answer until then.
             cycle.disconnected = True
             return True
-        parts = [STATUS_LINE[status]]
-        for name, value in (*cycle.default_headers, *headers):
-            parts += (name, b": ", value, b"\r\n")
-        if not cycle.keep_alive:
-            parts.append(b"connection: close\r\n")
-        parts += (b"\r\n", body)
         cycle.waiting_for_100_continue = False
         cycle.response_started = cycle.response_complete = True
-        self.transport.write(b"".join(parts))
+        self._write(answer, cycle.default_headers, cycle.keep_alive)
         cycle.message_event.set()
-        if not cycle.keep_alive:
-            self.transport.close()
         cycle.on_response()
         return True
+
+    def _write(self, answer: Answer, more: list[Header], keep_alive: bool) -> None:
+        status, head, body = answer
+        parts = [STATUS_LINE[status]]
+        for name, value in more:
+            parts += (name, b": ", value, b"\r\n")
+        parts += (head, b"\r\n" if keep_alive else b"connection: close\r\n\r\n", body)
+        self.transport.write(b"".join(parts))
+        if not keep_alive:
+            self.transport.close()
+
+    # -- the end of a connection
+
+    def on_response_complete(self) -> None:
+        """What uvicorn does then, but for the timer."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since_seconds = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._wait_for_the_next(self.timeout_keep_alive)
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since_seconds = None
+
+    def _wait_for_the_next(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(
+            seconds, self.timeout_keep_alive_handler
+        )
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Hang up on a client who has been idle for so long; who was not has the rest of it."""
+        self.timeout_keep_alive_task = None
+        if self._idle_since_seconds is None:
+            return  # its answer will set the timer
+        left_seconds = self._idle_since_seconds + self.timeout_keep_alive - self.loop.time()
+        if left_seconds > 0:
+            self._wait_for_the_next(left_seconds)
+        else:
+            super().timeout_keep_alive_handler()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of what refers back to here: a crowd's connections, each with the requests on it,
         would fill the memory until the collector comes, and it comes seldom.
         """
         super().connection_lost(exc)
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
         if self._answering is not None:
             # uvicorn tells the newest request, which may be in line behind this one.
             self._answering.disconnected = True
             self._answering.message_event.set()
         self.pipeline.clear()
         self._extensions = {}
-        self._answering = self._held = None
+        self._answering = None
         self.cycle = self.scope = None  # type: ignore[assignment]
 
     def shutdown(self) -> None:
@@ -145,20 +220,3 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.loop.call_later(_LINGER_SECONDS, super().shutdown)
         else:
             super().shutdown()
-
-    def on_message_begin(self) -> None:
-        self._head_bytes = 0
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        super().on_headers_complete()
-        # Trailers are nobody's headers: who sits in front of us may have looked at the head alone.
-        self.headers = []
-
-    def on_body(self, body: bytes) -> None:
-        self._head_bytes = 0
-        super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        super().on_message_complete()
-        self._head_bytes = 0

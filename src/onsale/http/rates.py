@@ -15,8 +15,6 @@ from onsale.observability import metrics
 from onsale.sales.throttling import Standing, Throttle
 from onsale.settings import Settings
 
-Headers = tuple[tuple[bytes, bytes], ...]
-
 
 class RateLimits:
     """Admits orders by the throttle; `RateLimits.of(...)` is `None` when there is none."""
@@ -27,7 +25,7 @@ class RateLimits:
         self._limited = metrics.admissions_total.labels("rate_limited")
         self._tells = headers
         policies = (f'"{x.name}";q={x.burst};w={x.window_seconds}' for x in throttle.lanes)
-        self._policy = (b"ratelimit-policy", ", ".join(policies).encode())
+        self._policy = ", ".join(policies)
 
     @classmethod
     def of(cls, throttle: Throttle | None, settings: Settings) -> Self | None:
@@ -37,18 +35,19 @@ class RateLimits:
         addresses = ClientAddresses(settings.trusted_proxies)
         return cls(throttle, addresses, headers=settings.rate_limit_headers)
 
-    async def admit(self, principal: Principal, scope: Scope) -> Headers:
-        """The headers that tell how it stands. Raises `RateLimited`."""
+    async def admit(self, principal: Principal, scope: Scope) -> bytes:
+        """The header lines that tell how it stands. Raises `RateLimited`."""
         standing = await self._throttle.standing(principal.subject, self._addresses.of(scope))
         if standing is None:
-            return ()
-        headers = self._headers(standing) if self._tells else ()
+            return b""
+        head = self._head(standing) if self._tells else b""
         if standing.wait_seconds:
             self._limited.inc()
-            raise RateLimited(standing.wait_seconds, headers)
-        return headers
+            raise RateLimited(standing.wait_seconds, head)
+        return head
 
-    def _headers(self, standing: Standing) -> Headers:
+    def _head(self, standing: Standing) -> bytes:
         named = zip(self._throttle.lanes, standing.lanes, strict=True)
         limits = (f'"{lane.name}";r={left};t={full}' for lane, (left, full) in named)
-        return (self._policy, (b"ratelimit", ", ".join(limits).encode()))
+        lines = f"ratelimit-policy: {self._policy}\r\nratelimit: {', '.join(limits)}\r\n"
+        return lines.encode()

@@ -13,11 +13,11 @@ from fastapi import FastAPI
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
-from onsale.http.app import Application, ordered_in
+from onsale.http.answers import Answer, Header, head_of
+from onsale.http.app import Application
 from onsale.http.doors import Doors
-from onsale.http.intake import ROUTE, Intake
+from onsale.http.intake import ROUTE, Intake, ordered_in
 from onsale.http.middleware import Message, Receive, Scope, Send
-from onsale.http.problems import Answer
 from onsale.http.protocol import WHOLE_ANSWER
 from onsale.observability import metrics
 from onsale.observability.tracing import Attributes, Tracing, trace_id_of
@@ -55,10 +55,14 @@ class TracedApplication(Application):
         answer = super().refusal(scope)
         return answer and self._answered_at_once(scope, answer, started)
 
-    def answer_from_memory(self, event_id: str, scope: Scope, body: bytes) -> Answer | None:
-        """See `Application.answer_from_memory`."""
+    def answer_at_once(
+        self, method: bytes, target: bytes, headers: list[Header], body: bytes
+    ) -> Answer | None:
+        """See `Application.answer_at_once`."""
         started = perf_counter()
-        answer = super().answer_from_memory(event_id, scope, body)
+        answer = super().answer_at_once(method, target, headers, body)
+        # Such a target is all path, and nothing in it is encoded.
+        scope = {"method": method.decode(), "path": target.decode(), "headers": headers}
         return answer and self._answered_at_once(scope, answer, started)
 
     def _answered_at_once(self, scope: Scope, answer: Answer, started: float) -> Answer:
@@ -85,7 +89,7 @@ class Heard:
     """
 
     def __init__(self, send: Send) -> None:
-        self.answer = Answer(0, [], b"")
+        self.answer = Answer(0, b"", b"")
         self._send = send
 
     def listening(self, scope: Scope) -> Scope:
@@ -96,16 +100,16 @@ class Heard:
         if send_whole is None:
             return scope
 
-        def hear_whole(*answer: Any) -> Any:
-            self.answer = Answer(*answer)
-            return send_whole(*answer)
+        def hear_whole(answer: Answer) -> Any:
+            self.answer = answer
+            return send_whole(answer)
 
         return {**scope, "extensions": {WHOLE_ANSWER: hear_whole}}
 
     async def send(self, message: Message) -> None:
         """Pass a message on; of a body its first piece is remembered, which a problem has only."""
         if message["type"] == "http.response.start":
-            self.answer = Answer(message["status"], list(message["headers"]), b"")
+            self.answer = Answer(message["status"], head_of(message["headers"]), b"")
         elif not self.answer.body:
             self.answer = self.answer._replace(body=message.get("body", b""))
         await self._send(message)
@@ -134,7 +138,7 @@ def _describe(span: Span, scope: Scope, answer: Answer, seconds: float) -> None:
 
 def _route_of(scope: Scope) -> str | None:
     """The template of the route that answered; `None` where there is none for this method."""
-    if ordered_in(scope) is not None:
+    if ordered_in(scope["method"], scope["path"]) is not None:
         return ROUTE
     route = scope.get("route")
     if scope["method"] not in (getattr(route, "methods", None) or ()):
@@ -149,5 +153,5 @@ def _outcome(answer: Answer) -> Attributes:
         with suppress(ValueError, KeyError):
             return {"onsale.code": str(json.loads(answer.body)["code"])}
         return {}
-    replayed = any(name == b"idempotent-replayed" for name, _ in answer.headers)
+    replayed = b"idempotent-replayed" in dict(answer.headers)
     return {"onsale.replayed": True} if replayed else {}

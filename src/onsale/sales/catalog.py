@@ -112,10 +112,11 @@ class Catalog:
         )
 
     async def _repeat(
-        self, look: Callable[[list[Sale]], Awaitable[None]], pause_seconds: float
+        self, look: Callable[[list[Sale]], Awaitable[None]], every_seconds: float
     ) -> None:
         while True:
-            asked_since = monotonic() - _IDLE_SECONDS
+            began_at_seconds = monotonic()
+            asked_since = began_at_seconds - _IDLE_SECONDS
             # A retired gate has no news, and neither has its event.
             asked_for = [
                 sale
@@ -124,7 +125,9 @@ class Catalog:
             ]
             if asked_for:
                 await look(asked_for)
-            await asyncio.sleep(pause_seconds)
+            # From one look's beginning to the next: on a busy process the looks themselves take
+            # long, and a picture that is too old sends its whole crowd on to the gate.
+            await asyncio.sleep(max(0.0, began_at_seconds + every_seconds - monotonic()))
 
     async def _read_again(self, sales: list[Sale]) -> None:
         with _until_next_time():

@@ -1,5 +1,7 @@
 """What a sale counts, with the label children at hand: looking one up costs more than counting."""
 
+import asyncio
+from collections import Counter
 from collections.abc import Collection
 
 from onsale.domain.event import Event, PaymentKind
@@ -22,6 +24,7 @@ class SaleMeters:
 
     def __init__(self, event: Event) -> None:
         self._event = event
+        self._refused: Counter[Outcome] = Counter()
         self._look_up()
 
     def _look_up(self) -> None:
@@ -72,8 +75,15 @@ class SaleMeters:
         self._count("replayed")
 
     def refused(self, outcome: Outcome) -> None:
-        """The sale refused an order."""
-        self._count(_OUTCOME_LABELS[outcome])
+        """The sale refused an order. A turn of the event loop refuses many: counted at its end."""
+        if not self._refused:
+            asyncio.get_running_loop().call_soon(self._count_refused)
+        self._refused[outcome] += 1
+
+    def _count_refused(self) -> None:
+        for outcome, orders in self._refused.items():
+            self._count(_OUTCOME_LABELS[outcome], orders)
+        self._refused.clear()
 
     def failed(self) -> None:
         """An order could not be decided or written down."""

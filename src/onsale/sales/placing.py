@@ -99,21 +99,18 @@ class Placing:
             queue_size_max=settings.batch_queue_size_max,
         )
 
-    def refuses(self, event_id: str) -> bool:
-        """Whether the event has buyers to be refused, as far as is known here."""
+    def refusing(self, event_id: str) -> Sale | None:
+        """The event's sale, if it has buyers to be refused, as far as is known here."""
         sale = self._catalog.known(event_id)
-        return sale is not None and sale.refuses
+        return sale if sale is not None and sale.refuses else None
 
-    def refusal(self, event_id: str, buyer_id: str, key: str, asked: Asked) -> Refused | None:
+    def refusal(self, sale: Sale, buyer_id: str, key: str, asked: Asked) -> Refused | None:
         """Why this order is refused, if that is known here: `place` would raise it.
 
         Raises `InvalidRequest`.
         """
-        sale = self._catalog.known(event_id)
-        if sale is None:
-            return None
         outcome = sale.refusal(sale.baskets.of(asked).items)
-        if outcome is None or sale.may_have_admitted(order_id(event_id, buyer_id, key)):
+        if outcome is None or sale.may_have_admitted(order_id(sale.event.id, buyer_id, key)):
             return None
         return self._refused(sale, outcome)
 

@@ -48,10 +48,18 @@ class SaleView:
     def age_seconds(self) -> float:
         return monotonic() - self.read_at_seconds
 
-    @property
-    def now_ms(self) -> int:
-        """The gate's time now: its clock when it was read, and what has passed here since."""
-        return self.availability.now_ms + int(self.age_seconds * 1000)
+    def state_of(self, event: Event, age_seconds: float) -> SaleState:
+        """The sale's state when the picture is this old, by the gate's clock."""
+        return sale_state(
+            self.availability.switch,
+            self.now_ms_at(age_seconds),
+            event.sale_opens_at_ms,
+            event.sale_closes_at_ms,
+        )
+
+    def now_ms_at(self, age_seconds: float) -> int:
+        """The gate's time: its clock when it was read, and what has passed here since."""
+        return self.availability.now_ms + int(age_seconds * 1000)
 
 
 class Sale:
@@ -184,22 +192,20 @@ class Sale:
                 0,
                 self.event.sale_closes_at_ms,
             )
-        return sale_state(
-            view.availability.switch,
-            view.now_ms,
-            self.event.sale_opens_at_ms,
-            self.event.sale_closes_at_ms,
-        )
+        return view.state_of(self.event, view.age_seconds)
 
     def refusal(self, items: Sequence[Item]) -> Outcome | None:
         """Why nobody could have these items now, or `None` when the gate must be asked."""
-        if not self.fresh:
+        view = self.view
+        if view is None:
             return None
-        assert self.view is not None
-        state = self.state()
+        age_seconds = view.age_seconds
+        if age_seconds > self._age_seconds_max:
+            return None
+        state = view.state_of(self.event, age_seconds)
         if state is not SaleState.OPEN:
             return _STATE_OUTCOMES[state]
-        available_units = self.view.availability.available_units
+        available_units = view.availability.available_units
         for tier_number, quantity in items:
             if available_units.get(tier_number, quantity) < quantity:
                 return Outcome.SOLD_OUT
@@ -232,7 +238,8 @@ class Sale:
         match outcome:
             case Outcome.NOT_OPEN:
                 # Advice, not a decision: without a picture this host's clock will do.
-                now_ms = self.view.now_ms if self.view else int(time() * 1000)
+                view = self.view
+                now_ms = view.now_ms_at(view.age_seconds) if view else int(time() * 1000)
                 opens_in_ms = max(0, self.event.sale_opens_at_ms - now_ms)
                 return SaleNotOpen(self.event.sale_opens_at, opens_in_ms / 1000)
             case Outcome.PAUSED:
