@@ -125,7 +125,10 @@ class Application:
             return None
         if not self._doors.open_for_orders:
             return self._intake.refusal(dict(headers))
-        return self._intake.refused(event_id, dict(headers), body)
+        answer = self._intake.refused(event_id, dict(headers), body)
+        if answer is None:
+            self._doors.expect_order()
+        return answer
 
 
 def create_app(settings: Settings) -> Application:

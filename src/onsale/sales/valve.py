@@ -44,6 +44,7 @@ class Valve:
     """
 
     __slots__ = (
+        "_arriving",
         "_busy_max",
         "_carried",
         "_lag_seconds",
@@ -61,11 +62,25 @@ class Valve:
         self._patience_seconds = _BURST_SECONDS
         self.limit = limit_max
         self.in_flight = 0
+        self._arriving = 0
 
     @property
     def full(self) -> bool:
         """Whether an order that arrives now is to be refused."""
-        return self.in_flight >= self.limit
+        return self.in_flight + self._arriving >= self.limit
+
+    def expect(self) -> None:
+        """Keep a place for an order that was let in and whose task has not begun: one turn of the
+        event loop reads hundreds, and those there is no room for should find out before they have
+        a task, too.
+        """
+        if not self._arriving:
+            # Before the first of the tasks, which then count for themselves.
+            asyncio.get_running_loop().call_soon(self._all_arrived)
+        self._arriving += 1
+
+    def _all_arrived(self) -> None:
+        self._arriving = 0
 
     def __enter__(self) -> None:
         """An order is in flight while the block lasts; whether there is room is asked before."""
