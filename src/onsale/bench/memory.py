@@ -62,4 +62,5 @@ class MemoryRun:
                 seconds = max(1, int(left_seconds))
             footprints.append(Footprint(requests, resident_bytes(subject.server.process.pid)))
         asyncio.run(tidy(subject.server.stores.database_url))
+        subject.sleep()
         return MemoryLooks(footprints, faults)

@@ -1,8 +1,13 @@
 """What the crowd asks for, made ready: events on sale, and orders that were there before."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
+
+import httpx
 
 from onsale.bench.crowd import Cells, Crowd, Request, buyer_id, key_of
 from onsale.bench.filling import Press, fill
@@ -25,6 +30,9 @@ _ORDERS_PER_PAYMENT = 2
 
 # The event of variants that have none.
 _NO_EVENT = "none"
+# Longer than a breaker leaves a store alone.
+_PICTURE_SECONDS_MAX = 30.0
+_PICTURE_POLL_SECONDS = 0.05
 
 
 @dataclass
@@ -44,6 +52,32 @@ class Subject:
     @property
     def variant(self) -> Variant:
         return self.server.variant
+
+    def sleep(self) -> None:
+        """Have nothing done by the server until it is `awake`."""
+        # Those who look after several processes would miss a sign of life.
+        if self.variant.workers == 1:
+            self.server.sleep()
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        """A turn of the server's. It begins when the server knows again how its sale stands."""
+        self.server.wake()
+        if self.variant.sale is not None:
+            self._wait_for_a_picture()
+        yield
+        self.sleep()
+
+    def _wait_for_a_picture(self) -> None:
+        address = f"{self.server.base_url}/v1/events/{self.events[0]}/availability"
+        deadline = time.monotonic() + _PICTURE_SECONDS_MAX
+        while time.monotonic() < deadline:
+            self.server.check()
+            # What was under way when it fell asleep may count as failed now, for a moment.
+            if httpx.get(address).status_code == HTTPStatus.OK:
+                return
+            time.sleep(_PICTURE_POLL_SECONDS)
+        raise self.server.failure("did not wake up")
 
     def counters(self) -> ApiCounters | None:
         """What its processes have counted, or `None` when they count nothing."""

@@ -72,6 +72,8 @@ def run(
                 subjects.append(subject)
         tell("waiting for the memory run, if there is one")
         footprints, memory_faults = memory.end()
+        for subject in subjects:
+            subject.sleep()
         played = _Rounds(turns, subjects, suite.open_loop, tell)
         for number in range(1, rounds + 1):
             played.play(number)
@@ -113,14 +115,16 @@ class _Rounds:
     def play(self, number: int) -> None:
         """A turn for everybody, in a closed loop; then one in an open loop for some."""
         for subject in self._subjects:
-            turn, faults = self._turns.closed(subject)
+            with subject.awake():
+                turn, faults = self._turns.closed(subject)
             self.turns[subject.variant.name].append(turn)
             self._fail(number, faults)
             cost = f"{turn.requests_per_second:>8,.0f}/s {turn.api_cpu_us:>6.0f} µs CPU"
             self._tell(f"round {number}: {subject.variant.name:11} {cost}")
         for subject in self._subjects:
             if subject.variant.name in self._open_loop:
-                self._play_open(number, subject)
+                with subject.awake():
+                    self._play_open(number, subject)
 
     def _play_open(self, number: int, subject: Subject) -> None:
         name = subject.variant.name

@@ -1,6 +1,7 @@
 """What is measured, running: both stores and a server for each variant."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -53,6 +54,16 @@ class Server:
         if self.process.poll() is not None:
             raise self.failure("ended")
 
+    def sleep(self) -> None:
+        """Stop it where it is. Even with nobody to serve it asks the stores how its sales stand,
+        and twenty such servers cost an order that another one serves a few microseconds of Redis.
+        """
+        self.process.send_signal(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        """Let it go on."""
+        self.process.send_signal(signal.SIGCONT)
+
     def failure(self, what: str) -> BenchError:
         """An error that names the server and tells the end of its log, which goes with the run."""
         said = last_words(self.log_path, offset_bytes=0)
@@ -94,11 +105,16 @@ def stage(
         for variant, its_stores, ports in zip(variants, stores, free, strict=False):
             redis_url = _way_to_redis(variant, valkey.url, folder, exits)
             server = _start(variant, folder, auth_secret, its_stores, redis_url, traces_url, ports)
-            exits.callback(stop_child, server.process)
+            exits.callback(_end, server)
             servers.append(server)
         for server in servers:
             _wait_until_ready(server)
         yield Stage(postgres.pid, valkey.pid, servers)
+
+
+def _end(server: Server) -> None:
+    server.wake()  # who sleeps hears nothing
+    stop_child(server.process)
 
 
 def _database(variant: Variant, postgres: EmbeddedPostgres) -> str:
@@ -153,7 +169,11 @@ def _start(
     environment.pop("ONSALE_AUTH_JWKS_URL", None)
     log_path = folder / f"{variant.name}.log"
     process = spawn_child(
-        [sys.executable, "-m", *_program(variant, port)], env=environment, log_path=log_path
+        [sys.executable, "-m", *_program(variant, port)],
+        env=environment,
+        log_path=log_path,
+        # The only signal that reaches one that sleeps.
+        death_signal=signal.SIGKILL,
     )
     return Server(variant, process, port, metrics_ports, log_path, stores)
 

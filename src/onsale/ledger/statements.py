@@ -163,6 +163,12 @@ WHERE tiers.event_id = a.event_id AND tiers.number = a.number
 # $1 event, $2 most orders. What the ledger admitted alone, oldest first, whatever became of it.
 UNHEARD = "SELECT id FROM orders WHERE event_id = $1 AND unheard ORDER BY created_at LIMIT $2"
 
+# $1 events. Those that have such orders.
+WITH_UNHEARD = """
+SELECT id FROM unnest($1::uuid[]) AS a (id)
+WHERE EXISTS (SELECT FROM orders WHERE event_id = a.id AND unheard)
+"""
+
 # $1 event, $2 ids: the gate knows of them.
 HEARD = "UPDATE orders SET unheard = false WHERE event_id = $1 AND id = ANY($2::uuid[])"
 
