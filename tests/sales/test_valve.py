@@ -48,6 +48,29 @@ def test_a_burst_upon_an_idle_process_is_let_in(valve: Valve) -> None:
     assert valve.full
 
 
+async def test_who_was_let_in_has_a_place_before_his_task_begins(valve: Valve) -> None:
+    """One turn of the loop reads hundreds. Seen red with places counted by tasks alone: all of them
+    were let in, and found out at the cost of an order that there was no room.
+    """
+    let_in = []
+
+    async def order() -> None:
+        with valve:
+            let_in.append(valve.in_flight)
+            await asyncio.sleep(0)
+
+    valve.limit = 3
+    tasks = []
+    for _ in range(10):
+        if not valve.full:
+            valve.expect()
+            tasks.append(asyncio.create_task(order()))
+    assert len(tasks) == 3
+    await asyncio.gather(*tasks)
+    assert let_in == [1, 2, 3], "nobody's place was counted twice"
+    assert not valve.full
+
+
 def test_a_burst_makes_turns_long_and_is_let_in_all_the_same(valve: Valve) -> None:
     """Two thousand who press in one moment take a while to be read. Seen red without patience: the
     second half of them was refused.

@@ -28,8 +28,16 @@ _READY_POLL_SECONDS = 0.05
 _PORTS = range(20_000, 32_000)
 # One for the API, and one for the metrics of each of its processes.
 _PORTS_PER_SERVER = 8
-# Every process has a pool of ten.
-_POSTGRES_OPTIONS = {"max_connections": "500"}
+_POSTGRES_OPTIONS = {
+    # Every process has a pool of ten.
+    "max_connections": "500",
+    # As a database is given that has to sell: its million orders fit, and no checkpoint falls into
+    # a turn. Ids are hashes, so each order is on pages of its own, and of every page the first
+    # change after a checkpoint writes all 8 KB of it to the log.
+    "shared_buffers": "1GB",
+    "max_wal_size": "16GB",
+    "checkpoint_timeout": "1h",
+}
 # A log that is written anew would be paid for by whoever has a turn just then.
 _VALKEY_OPTIONS = {"auto-aof-rewrite-percentage": "0"}
 
