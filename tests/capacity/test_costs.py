@@ -76,15 +76,15 @@ def test_batches_grow_with_the_rate_up_to_those_measured(one: float, other: floa
     assert costs.batch_size(fast) <= ORDER.batch_size
 
 
-def test_buyers_at_even_distances_meet_nobody_until_they_must() -> None:
-    """At 4 ms under way, 200 a second never meet, unless they come by chance."""
+def test_a_batch_is_what_arrives_while_another_is_under_way() -> None:
+    """At 4 ms under way; a buyer who presses twice is two orders of it."""
     costs = replace(COSTS, flight_seconds=0.004)
-    alone = costs.batch_size(200, evenly=True)
-    assert alone == 1
-    assert costs.batch_size(200, evenly=True, together=1.1) == pytest.approx(1.1)
-    idle_share = 1 - 500 * 100e-6
-    assert costs.batch_size(500, evenly=True) == pytest.approx(500 * 0.004 / idle_share)
-    assert costs.batch_size(200) > alone
+    idle_share = 1 - 200 * 100e-6
+    arrived = batch_of(200 * 0.004 / idle_share)
+    assert costs.batch_size(200) == pytest.approx(arrived)
+    idle_share = 1 - 220 * 100e-6
+    arrived = batch_of(200 * 0.004 / idle_share)
+    assert costs.batch_size(200, together=1.1) == pytest.approx(1.1 * arrived)
 
 
 @UNHURRIED

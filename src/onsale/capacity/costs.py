@@ -124,7 +124,6 @@ class Costs:
         arrivals_per_second: float,
         *,
         together: float = 1.0,
-        evenly: bool = False,
         slowed: float = 1.0,
     ) -> float:
         """Orders in a batch of one process where so many buyers arrive, each with some `together`.
@@ -141,7 +140,7 @@ class Costs:
         # An order takes two flights, one to the gate and one to the ledger.
         slower_seconds = (slowed - 1) * self.per_batch.total / 2 * MICRO
         met = arrivals_per_second * (self.flight_seconds + slower_seconds) / idle_share
-        arrived = max(1.0, met) if evenly else batch_of(met)
+        arrived = batch_of(met)
         least = orders_per_second * self.per_batch.api * slowed * MICRO / idle_share
         return min(self.order.batch_size, max(arrived * together, least))
 

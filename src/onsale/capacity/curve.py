@@ -45,11 +45,11 @@ class Stretch(NamedTuple):
 class Curve:
     """The arrivals of a whole sale, stretch after stretch; time counts from its opening.
 
-    Buyers come by chance, or `evenly`, each at the same distance from the one before.
+    Buyers come by chance. So do k6's, which are due evenly: it sends them when it has a core, and
+    what was measured of batches is more than even arrivals would come to.
     """
 
     stretches: tuple[Stretch, ...]
-    evenly: bool = False
 
     @classmethod
     def of_sale(
@@ -83,7 +83,7 @@ class Curve:
             Stretch(plateau, peak, peak),
             Stretch(tail, peak, 0),
         )
-        return cls(stretches, evenly=True)
+        return cls(stretches)
 
     @property
     def buyers(self) -> float:

@@ -32,7 +32,6 @@ def use_of(sale: OnSale, costs: Costs, workers: int = 1) -> Use:
     batch_size = costs.batch_size(
         sale.orders / sold_out_seconds / workers,
         together=sale.presses,
-        evenly=sale.arrivals.evenly,
     )
     presses = sale.orders * sale.presses
     used = _press(costs, sale.presses, batch_size) * presses
