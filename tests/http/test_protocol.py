@@ -224,7 +224,7 @@ async def test_what_is_known_before_its_body_is_here_goes_the_ordinary_way() -> 
     ids=["close", "1.0"],
 )
 async def test_the_last_answer_says_so_also_at_once(asked: bytes) -> None:
-    """What follows on the connection is not answered. Seen red without either."""
+    """What follows on the connection is nobody's. Seen red, and waiting, with it kept open."""
     async with connected(Knowing()) as (reader, writer):
         writer.write(asked + request("/known"))
         head, body = await answer(reader)
@@ -255,9 +255,7 @@ async def test_who_does_not_read_is_not_answered_at_once() -> None:
 
 
 async def test_many_in_line_are_answered_in_their_order() -> None:
-    """Behind one that is served. Seen red, for the stack overflows, with each answered out of the
-    one before.
-    """
+    """Behind one that is served. Seen red with those in line answered at once, before it."""
     paths = ["/a", *(f"/known-{number}" for number in range(300))]
     async with connected(Knowing()) as (reader, writer):
         writer.write(b"".join(map(request, paths)))

@@ -102,7 +102,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if waits_in_line or self.flow.write_paused:
             return False
         if self.transport.is_closing():
-            return True  # its client said that it would be the last, or is gone
+            return True  # nobody would hear
         answer = self._answer_at_once(self.parser.get_method(), target, headers, self._body)
         if answer is None:
             return False
