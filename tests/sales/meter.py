@@ -27,6 +27,11 @@ class Meter:
         return int(_now(name) - self._before[name])
 
 
+def look_count() -> float:
+    """How often this process has looked at a sale."""
+    return _now("gate_looks")
+
+
 def _now(name: str) -> float:
     metric, labels = _COUNTED[name]
     return REGISTRY.get_sample_value(metric, labels) or 0.0
