@@ -63,6 +63,34 @@ async def test_before_it_is_even_known_who_asks(
     problem_of(answer, 503, "overloaded")
 
 
+async def test_only_orders_that_may_be_placed_have_a_place_kept(
+    own: tuple[Application, httpx.AsyncClient], make_event: MakeEvent
+) -> None:
+    """There is one place, and in one turn of the event loop come many without a token or a sound
+    body, then two buyers. Seen red with a place for everybody who asked: no buyer had one.
+    """
+    app, _ = own
+    event = await make_event()
+    app.api.state.service.placing.valve.limit = 1
+    target = orders_path(event.id).encode()
+    sound = [
+        (name.lower().encode(), value.encode())
+        for name, value in (as_buyer() | {"Content-Type": "application/json"}).items()
+    ]
+    body = json.dumps(items()).encode()
+    junk = [
+        ([(name, value) for name, value in sound if name != b"authorization"], body),
+        ([(name, value) for name, value in sound if name != b"idempotency-key"], body),
+        (sound, b"{"),
+    ]
+    for headers, asked in junk:
+        assert app.answer_at_once(b"POST", target, headers, asked) is None
+    assert app.answer_at_once(b"POST", target, sound, body) is None
+    refused = app.answer_at_once(b"POST", target, sound, body)
+    assert refused is not None
+    assert refused.status == 503
+
+
 async def test_who_had_room_when_his_head_was_read_is_asked_again(
     own: tuple[Application, httpx.AsyncClient], service: Service, make_event: MakeEvent
 ) -> None:

@@ -279,6 +279,91 @@ async def test_an_idle_connection_is_closed_and_one_in_use_is_not() -> None:
     assert answered
 
 
+@pytest.mark.parametrize("beginning", [b"", b"POST /a HT"], ids=["nothing", "half a head"])
+@pytest.mark.parametrize("before", [b"", request("/known")], ids=["at first", "once answered"])
+async def test_who_does_not_come_to_the_end_of_a_head_is_hung_up_on(
+    before: bytes, beginning: bytes
+) -> None:
+    """Seen red with uvicorn's own timer, which begins with an answer and ends with any byte."""
+    async with connected(Knowing(), timeout_keep_alive=1) as (reader, writer):
+        writer.write(before)
+        if before:
+            await answer(reader)
+        writer.write(beginning)
+        async with asyncio.timeout(10):
+            assert await reader.read() == b""
+
+
+async def test_who_is_served_is_not_idle() -> None:
+    """Behind one that was answered at once, in the same piece. Seen red, and hung up on, with the
+    timer left as that one had set it.
+    """
+    has_waited = asyncio.Event()
+
+    class Slow(Knowing):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await has_waited.wait()
+            await super().__call__(scope, receive, send)
+
+    async with connected(Slow(), timeout_keep_alive=1) as (reader, writer):
+        writer.write(request("/known") + request("/a"))
+        await answer(reader)
+        asyncio.get_running_loop().call_later(2.5, has_waited.set)
+        assert (await answer(reader))[1] == b"/a body"
+
+
+@pytest.mark.parametrize("target", ["http://h", "http://h:99999/"])
+@pytest.mark.parametrize("body", [b"body", b""], ids=["whole", "body to come"])
+async def test_a_target_that_is_none_is_refused(
+    target: str, body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Seen red without an answer, and with a traceback in the log for anybody to fill it with."""
+    async with connected(Knowing()) as (reader, writer):
+        writer.write(request(target).removesuffix(b"body") + body)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        request("/a"),
+        request("/a").removesuffix(b"dy"),
+        request("/a", "upgrade: h2c", "connection: upgrade"),
+    ],
+    ids=["whole", "in part", "upgrade"],
+)
+async def test_nobody_is_served_behind_the_last_answer(behind: bytes) -> None:
+    """Nobody would hear. Seen red where the request was not looked at as a whole."""
+    app = Knowing()
+    async with connected(app) as (reader, writer):
+        writer.write(request("/known", "connection: keep-alive", version="1.0") + behind)
+        head, _ = await answer(reader)
+        assert "connection: close" in head
+        assert await reader.read() == b""
+    assert app.echoed == []
+
+
+async def test_a_fault_of_ours_is_not_the_clients() -> None:
+    """Who cannot be answered at once for it is served. Seen red with 400, and served as well."""
+
+    class Faulty(Knowing):
+        def answer_at_once(self, *_: Any) -> Answer | None:
+            raise KeyError("ours")
+
+    async with connected(Faulty()) as (reader, writer):
+        writer.write(request("/known") * 2)
+        for _ in range(2):
+            assert (await answer(reader))[1] == b"/known body"
+
+
+async def test_trailers_ask_for_nothing(connection: Connection) -> None:
+    """Seen red with `100 Continue` after the whole body."""
+    reader, writer = connection
+    writer.write(chunked("/a") + b"expect: 100-continue\r\n\r\n")
+    assert (await answer(reader))[1] == b"/a body"
+
+
 async def test_what_is_known_and_what_is_not_keep_their_order() -> None:
     app = Knowing()
     paths = ["/known", "/a", "/known", "/c", "/known", "/b"] * 50

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -74,8 +74,9 @@ class Subject:
         while time.monotonic() < deadline:
             self.server.check()
             # What was under way when it fell asleep may count as failed now, for a moment.
-            if httpx.get(address).status_code == HTTPStatus.OK:
-                return
+            with suppress(httpx.TransportError):
+                if httpx.get(address).status_code == HTTPStatus.OK:
+                    return
             time.sleep(_PICTURE_POLL_SECONDS)
         raise self.server.failure("did not wake up")
 

@@ -33,7 +33,7 @@ class OnsaleError(Exception):
     """The docstring of each subclass is the sentence a client reads."""
 
     code: ClassVar[str]
-    _sentence: ClassVar[str]
+    _sentence: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
         cls._sentence = (cls.__doc__ or "").strip()

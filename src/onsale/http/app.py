@@ -125,10 +125,7 @@ class Application:
             return None
         if not self._doors.open_for_orders:
             return self._intake.refusal(dict(headers))
-        answer = self._intake.refused(event_id, dict(headers), body)
-        if answer is None:
-            self._doors.expect_order()
-        return answer
+        return self._intake.answer_at_once(event_id, dict(headers), body)
 
 
 def create_app(settings: Settings) -> Application:

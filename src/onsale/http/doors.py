@@ -43,10 +43,6 @@ class Doors:
         """Whether an order is let in."""
         return not (self.closed or self._valve.full)
 
-    def expect_order(self) -> None:
-        """An order was let in, and is about to be served."""
-        self._valve.expect()
-
     def open_for(self, method: str, path: str, *, an_order: bool) -> bool:
         """Whether this request is let in."""
         if path == HEALTH:

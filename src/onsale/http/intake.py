@@ -50,7 +50,6 @@ from onsale.sales.baskets import Asked
 from onsale.sales.catalog import Catalog
 from onsale.sales.paying import Paying
 from onsale.sales.placing import Placing
-from onsale.sales.sale import Sale
 
 ROUTE = "/v1/events/{event_id}/orders"
 _PATH = re.compile(r"/v1/events/([^/]+)/orders")
@@ -123,33 +122,43 @@ class Intake:
         self._meter.observe(answer.status, perf_counter() - started, len(answer.body))
         return answer
 
-    def refused(self, event_id: str, headers: Headers, body: bytes) -> Answer | None:
-        """The completed answer to a buyer who is refused without asking anybody, else `None`."""
+    def answer_at_once(self, event_id: str, headers: Headers, body: bytes) -> Answer | None:
+        """The completed answer to a buyer who is refused without asking anybody, else `None`.
+
+        Where places are scarce one is kept for an order that is not refused.
+        """
         # Who asks how often is counted by the gate.
         sale = self._placing.refusing(event_id) if self._rates is None else None
-        if sale is None:
+        valve = self._placing.valve
+        if sale is None and not valve.scarce:
             return None
         started = perf_counter()
         try:
-            refusal = self._refusal_from_memory(sale, headers, body)
+            understood = self._understood(headers, body)
+            if understood is None:
+                return None
+            refusal = self._placing.refusal(sale, *understood) if sale is not None else None
         except OnsaleError:
             # Something is wrong with the request. It is told so in the ordinary way.
             return None
         if refusal is None:
+            if valve.scarce:
+                valve.expect()
             return None
         request_id = request_id_of(headers)
         answer = problem(refusal, request_id).completed(request_id)
         self._meter.observe(answer.status, perf_counter() - started, len(answer.body))
         return answer
 
-    def _refusal_from_memory(self, sale: Sale, headers: Headers, body: bytes) -> OnsaleError | None:
+    def _understood(self, headers: Headers, body: bytes) -> tuple[str, str, Asked] | None:
+        """Buyer, key and what is asked for, if that takes neither time nor questions."""
         principal = self._authenticator.known(headers.get(b"authorization"))
         if principal is None or len(body) > _ORDINARY_BODY_BYTES_MAX:
             return None
         principal.require(Scope.BUY)
         key = idempotency_key(headers.get(b"idempotency-key"))
         require_json(headers.get(b"content-type"))
-        return self._placing.refusal(sale, principal.subject, key, read_asked(body))
+        return principal.subject, key, read_asked(body)
 
     async def answer(
         self, scope: AsgiScope, receive: Receive, event_id: str, request_id: str

@@ -9,8 +9,10 @@ nothing is made. It sets a timer anew for every answer, where one for each conne
 it writes an answer's head and its body with a system call each, and wakes the client twice.
 """
 
-from typing import Any
+import asyncio
+from typing import Any, NamedTuple
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -18,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from onsale.http.answers import Answer, Header
+from onsale.observability.logging import get_logger
 
 HEAD_BYTES_MAX = 32 * 1024
 
@@ -33,9 +36,17 @@ _REFUSAL = (
     b"connection: close\r\ncontent-length: 0\r\n\r\n"
 )
 
+log = get_logger(__name__)
+
 
 def _knows_nothing(method: bytes, target: bytes, headers: list[Header], body: bytes) -> None:
     """For apps that have no `answer_at_once`."""
+
+
+class _Head(NamedTuple):
+    target: bytes
+    headers: list[Header]
+    expects_100_continue: bool
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -48,11 +59,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._extensions = {WHOLE_ANSWER: self._send_whole}
         self._answering: RequestResponseCycle | None = None
         self._answer_at_once = getattr(self.app, "answer_at_once", _knows_nothing)
-        # Target and headers of a request of which nothing was made yet, and its body so far.
-        self._held: tuple[bytes, list[Header]] | None = None
+        # A request of which nothing was made yet, and its body so far.
+        self._held: _Head | None = None
         self._body = b""
+        # Nobody is to be served with what is left of the message.
+        self._ignores = False
         self._lingers = False
-        # Since when the client has been free to send, of the event loop's clock.
+        # Since when nobody is served, of the event loop's clock; `None` while somebody is.
         self._idle_since_seconds: float | None = None
 
     # -- a request, as it is read
@@ -71,10 +84,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._head_bytes = 0
+        self._ignores = False
         self.url, self.headers, self.expect_100_continue = b"", [], False
 
     def on_headers_complete(self) -> None:
-        self._held, self._body = (self.url, self.headers), b""
+        self._held, self._body = _Head(self.url, self.headers, self.expect_100_continue), b""
         # Trailers are nobody's headers: who sits in front of us may have looked at the head alone.
         self.headers = []
         if self.parser.should_upgrade():
@@ -82,28 +96,35 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
-        if self._held is None:
-            super().on_body(body)
-        else:
+        if self._held is not None:
             self._body += body
+        elif not self._ignores:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if self._held is not None and not self._answered_at_once(*self._held):
-            self._serve()
-        if self._held is None:
-            super().on_message_complete()
-        self._held = None
         self._head_bytes = 0
+        if self._held is not None:
+            if self._answered_at_once(self._held):
+                self._held, self._body = None, b""
+                return
+            self._serve()
+        if not self._ignores:
+            super().on_message_complete()
 
     # -- what becomes of it
 
-    def _answered_at_once(self, target: bytes, headers: list[Header]) -> bool:
+    def _answered_at_once(self, head: "_Head") -> bool:
+        if self.transport.is_closing():
+            return True  # nobody would hear
         waits_in_line = self.cycle is not None and not self.cycle.response_complete
         if waits_in_line or self.flow.write_paused:
             return False
-        if self.transport.is_closing():
-            return True  # nobody would hear
-        answer = self._answer_at_once(self.parser.get_method(), target, headers, self._body)
+        method = self.parser.get_method()
+        try:
+            answer = self._answer_at_once(method, head.target, head.headers, self._body)
+        except Exception:
+            log.exception("not answered at once", method=method, target=head.target)
+            return False
         if answer is None:
             return False
         lasts = self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0"
@@ -114,19 +135,33 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _serve(self) -> None:
         """Let the request that was held go uvicorn's way."""
         assert self._held is not None
-        (target, headers), self._held = self._held, None
-        trailers, expects = self.headers, self.expect_100_continue
+        (target, headers, expects), self._held = self._held, None
+        body, self._body = self._body, b""
+        if self.transport.is_closing():
+            self._ignores = True
+            return
+        trailers = self.headers
         super().on_message_begin()
         self.url, self.expect_100_continue = target, expects
         self.headers.extend(headers)
-        super().on_headers_complete()
+        try:
+            super().on_headers_complete()
+        except (httptools.HttpParserError, AttributeError):
+            # The target is none, or has no path.
+            self._ignores = True
+            self.send_400_response("Invalid HTTP request received.")
+            return
         self.headers = trailers
-        if self._body:
-            super().on_body(self._body)
+        if self.parser.should_upgrade():
+            # Nobody speaks another protocol here, and what follows is not read as if it were ours.
+            self.cycle.keep_alive = False
+        if body:
+            super().on_body(body)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         # One request of a connection at a time; others wait in line behind it.
         self._answering = cycle
+        self._idle_since_seconds = None
         if self._lingers:
             cycle.keep_alive = False
         cycle.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]
@@ -160,7 +195,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if not keep_alive:
             self.transport.close()
 
-    # -- the end of a connection
+    # -- a connection, from its beginning to its end
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._begin_to_idle()
 
     def on_response_complete(self) -> None:
         """What uvicorn does then, but for the timer."""
@@ -170,13 +209,18 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-            return
+        else:
+            self._begin_to_idle()
+
+    def _begin_to_idle(self) -> None:
         self._idle_since_seconds = self.loop.time()
         if self.timeout_keep_alive_task is None:
             self._wait_for_the_next(self.timeout_keep_alive)
 
     def _unset_keepalive_if_required(self) -> None:
-        self._idle_since_seconds = None
+        """Called for every piece that is read: with uvicorn, who sends one byte now and then keeps
+        his connection.
+        """
 
     def _wait_for_the_next(self, seconds: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(
@@ -184,10 +228,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         )
 
     def timeout_keep_alive_handler(self) -> None:
-        """Hang up on a client who has been idle for so long; who was not has the rest of it."""
+        """Hang up on a client who has not come to the end of a head in so long; who has been served
+        since has the rest of the time.
+        """
         self.timeout_keep_alive_task = None
         if self._idle_since_seconds is None:
-            return  # its answer will set the timer
+            return  # the end of the answer will set the timer
         left_seconds = self._idle_since_seconds + self.timeout_keep_alive - self.loop.time()
         if left_seconds > 0:
             self._wait_for_the_next(left_seconds)

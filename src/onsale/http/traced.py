@@ -61,9 +61,11 @@ class TracedApplication(Application):
         """See `Application.answer_at_once`."""
         started = perf_counter()
         answer = super().answer_at_once(method, target, headers, body)
-        # Such a target is all path, and nothing in it is encoded.
+        if answer is None:
+            return None
+        # A target that is answered at once is all path, and nothing in it is encoded.
         scope = {"method": method.decode(), "path": target.decode(), "headers": headers}
-        return answer and self._answered_at_once(scope, answer, started)
+        return self._answered_at_once(scope, answer, started)
 
     def _answered_at_once(self, scope: Scope, answer: Answer, started: float) -> Answer:
         parent = self._parent_of(scope)

@@ -69,6 +69,11 @@ class Valve:
         """Whether an order that arrives now is to be refused."""
         return self.in_flight + self._arriving >= self.limit
 
+    @property
+    def scarce(self) -> bool:
+        """Whether there are fewer places than a process at ease has."""
+        return self.limit < self._limit_max
+
     def expect(self) -> None:
         """Keep a place for an order that was let in and whose task has not begun: one turn of the
         event loop reads hundreds, and those there is no room for should find out before they have
