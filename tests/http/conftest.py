@@ -67,5 +67,5 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @pytest.fixture
 async def wire(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the API's process."""
-    async with httpx.AsyncClient(base_url=stack.base_url) as made:
+    async with httpx.AsyncClient(base_url=stack.base_url, timeout=60) as made:
         yield made

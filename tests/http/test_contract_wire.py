@@ -137,7 +137,7 @@ async def _in_flight(stack: Stack, requests: int) -> None:
     """Wait until the process says that it is answering so many requests."""
 
     async def so_many() -> bool:
-        async with httpx.AsyncClient() as scraper:
+        async with httpx.AsyncClient(timeout=60) as scraper:
             scrape = await scraper.get(f"http://127.0.0.1:{stack.metrics_port}/metrics")
         return any(
             sample.value == requests
@@ -295,7 +295,7 @@ async def test_the_process_ends_well_with_a_stream_open(
     the 300 seconds given to it here, which nobody who deploys it has.
     """
     child, base_url = lone_api
-    async with httpx.AsyncClient(base_url=base_url) as client:
+    async with httpx.AsyncClient(base_url=base_url, timeout=60) as client:
 
         async def ready() -> bool:
             try:

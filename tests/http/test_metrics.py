@@ -119,7 +119,7 @@ class Seen:
 @pytest.fixture(scope="module")
 async def seen(stack: Stack) -> Any:
     """A sale with one of everything."""
-    async with httpx.AsyncClient(base_url=stack.base_url) as wire:
+    async with httpx.AsyncClient(base_url=stack.base_url, timeout=60) as wire:
         made = Seen(stack, wire, ids={"meter-reader"})
         made.event = await created(wire, payment="card", max_per_buyer=40, hold_seconds=2)
         await _one_of_everything(made)

@@ -78,7 +78,7 @@ def said(process: "subprocess.Popen[str]", until: str = "Ctrl-C") -> str:
 
 
 async def targets_up(prometheus_url: str) -> set[str]:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         answer = await client.get(f"{prometheus_url}/api/v1/query", params={"query": "up == 1"})
     return {line["metric"]["job"] for line in answer.json()["data"]["result"]}
 

@@ -62,7 +62,7 @@ async def scraped(watched: tuple[Stack, MonitoringStack]) -> set[str]:
 
 
 async def names(monitoring: MonitoringStack) -> set[str]:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         answer = await client.get(f"{monitoring.prometheus.url}/api/v1/label/__name__/values")
     return set(answer.json()["data"])
 

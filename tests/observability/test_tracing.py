@@ -61,7 +61,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Ite
 
 @pytest.fixture
 async def wire(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=stack.base_url) as made:
+    async with httpx.AsyncClient(base_url=stack.base_url, timeout=60) as made:
         yield made
 
 
