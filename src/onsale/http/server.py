@@ -17,8 +17,8 @@ from onsale.settings import Settings
 # Connections that the kernel keeps while every process is busy: a spike is thousands at once.
 _BACKLOG = 4_096
 _KEEP_ALIVE_SECONDS = 30
-# To start, in a rolling restart, and to say that it lives: a machine under load is slow at both, and
-# starting has taken 19 s on one.
+# To start, in a rolling restart, and to say that it lives: a machine under load is slow at both,
+# and starting has taken 19 s on one.
 _PROCESS_SECONDS_MAX = 60
 
 # How every app is served whose speed is compared with this one's; `onsale bench` serves others.
