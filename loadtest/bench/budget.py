@@ -14,6 +14,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import uvicorn
+from pydantic import SecretStr
 from uvicorn.server import ServerState
 
 from onsale.domain.errors import SoldOut
@@ -84,7 +85,7 @@ def cost_us(call: Callable[[int], object], per_call: int = 1) -> float:
 def verifier() -> Callable[[int], object]:
     """Checks a token that has not been seen before."""
     secret = secrets.token_hex(32)
-    authenticator = Authenticator(Settings(auth_secret=secret, auth_cache_size_max=1))  # type: ignore[arg-type]
+    authenticator = Authenticator(Settings(auth_secret=SecretStr(secret), auth_cache_size_max=1))
     headers = [
         b"Bearer " + make_token(secret, f"buyer-{n:07}", "buy", timedelta(hours=1)).encode()
         for n in range(CALLS)
@@ -137,7 +138,7 @@ class Wire(asyncio.Transport):
 def wired(sale: Sale) -> tuple[Application, Wire]:
     """The API that knows this sale, and a connection to it."""
     secret = secrets.token_hex(32)
-    app = create_app(Settings(auth_secret=secret))  # type: ignore[arg-type]
+    app = create_app(Settings(auth_secret=SecretStr(secret)))
     app.api.state.service.catalog._sales[_EVENT.id] = sale
     return app, Wire(app, secret)
 

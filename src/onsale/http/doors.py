@@ -36,7 +36,7 @@ class Doors:
     @property
     def wide_open(self) -> bool:
         """Whether nobody is refused; no more than this is asked while things are well."""
-        return not (self.closed or self._valve.full or self._others >= self._readers_max)
+        return self.open_for_orders and self._others < self._readers_max
 
     @property
     def open_for_orders(self) -> bool:

@@ -9,7 +9,6 @@ nothing is made. It sets a timer anew for every answer, where one for each conne
 it writes an answer's head and its body with a system call each, and wakes the client twice.
 """
 
-import asyncio
 from typing import Any, NamedTuple
 
 import httptools
@@ -197,7 +196,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     # -- a connection, from its beginning to its end
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._begin_to_idle()
 
