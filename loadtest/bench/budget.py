@@ -33,6 +33,7 @@ from onsale.http.problems import problem
 from onsale.http.protocol import BoundedHttpProtocol
 from onsale.http.schemas import OrderOut
 from onsale.http.server import UVICORN_OPTIONS
+from onsale.http.turn import Turn
 from onsale.sales.baskets import Asked
 from onsale.sales.sale import Sale
 from onsale.settings import Settings
@@ -119,8 +120,11 @@ class Wire(asyncio.Transport):
         self.status = b""
 
     def ask(self, _: object) -> None:
-        """Send a request; what is answered at once is answered then."""
+        """Send a request, and see the turn to its end: what is answered at once is answered then."""
+        turn = Turn.of(asyncio.get_running_loop())
         self._protocol.data_received(self._request)
+        turn.serve()
+        turn.write()
 
     def get_extra_info(self, name: str, default: object = None) -> object:
         return {"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)}.get(name, default)

@@ -19,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from onsale.http.answers import Answer, Header
+from onsale.http.turn import Turn, TurnTransport
 from onsale.observability.logging import get_logger
 
 HEAD_BYTES_MAX = 32 * 1024
@@ -51,8 +52,11 @@ class _Head(NamedTuple):
 class BoundedHttpProtocol(HttpToolsProtocol):
     """Answers 431 and hangs up on a request whose head, or what follows its body, has no end."""
 
+    transport: TurnTransport
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._turn = Turn.of(self.loop)
         # Of what is no body.
         self._head_bytes = 0
         self._extensions = {WHOLE_ANSWER: self._send_whole}
@@ -70,6 +74,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     # -- a request, as it is read
 
     def data_received(self, data: bytes) -> None:
+        self._turn.serve_soon(self.transport, self._read, data)
+
+    def eof_received(self) -> None:
+        # The connection is closed upon this: who asked before has his answer first.
+        self._turn.serve()
+        self.transport.flush()
+
+    def _read(self, data: bytes) -> None:
         # What was counted before this piece was all head; the piece itself may hold the head's end.
         if self._head_bytes > HEAD_BYTES_MAX:
             self.transport.write(_REFUSAL)
@@ -197,7 +209,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     # -- a connection, from its beginning to its end
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
+        super().connection_made(TurnTransport(transport, self._turn))
         self._begin_to_idle()
 
     def on_response_complete(self) -> None:
