@@ -100,6 +100,17 @@ def test_long_turns_with_many_orders_leave_room_for_fewer_and_fewer(valve: Valve
     assert valve.limit == BUSY_MAX, "as many as fill the batches always have room"
 
 
+def test_short_turns_between_the_long_ones_of_a_crowd_are_no_ease(valve: Valve) -> None:
+    """Seen red with patience as new after each short turn: a crowd of half as many again as could be
+    served was let in whole, and waited a third of a second instead of a tenth.
+    """
+    valve.in_flight = 400
+    for _ in range(100):
+        look(valve, LONG_SECONDS, 1)
+        look(valve, SHORT_SECONDS, 8)
+    assert valve.limit < 400
+
+
 def test_long_turns_with_few_orders_are_not_their_doing(valve: Valve) -> None:
     """A crowd that connects before the sale opens: seen red with the limit lowered all the same,
     and everybody but the first hundred refused in the moment it opened.

@@ -48,6 +48,7 @@ from onsale.http.rates import RateLimits
 from onsale.http.routes import events, health, orders, webhooks
 from onsale.http.stopping import heard_stop
 from onsale.http.streams import Streams
+from onsale.http.unread import headers_of_order
 from onsale.observability import metrics
 from onsale.observability.logging import configure_logging, get_logger
 from onsale.observability.runtime import (
@@ -110,6 +111,15 @@ class Application:
         if self._doors.open_for(method, path, an_order=an_order):
             return None
         return self._intake.refusal(headers) if an_order else metering.refused(method, headers)
+
+    def refuse_unread(self, data: bytes) -> Answer | None:
+        """The completed answer to an order that there is no room for, if it is all of `data` and
+        nothing about it is unusual; `None` for all others.
+        """
+        if self._doors.open_for_orders:
+            return None
+        headers = headers_of_order(data)
+        return None if headers is None else self._intake.refusal(headers)
 
     def answer_at_once(
         self, method: bytes, target: bytes, headers: list[Header], body: bytes

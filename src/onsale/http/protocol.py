@@ -43,6 +43,10 @@ def _knows_nothing(method: bytes, target: bytes, headers: list[Header], body: by
     """For apps that have no `answer_at_once`."""
 
 
+def _reads_everything(data: bytes) -> None:
+    """For apps that have no `refuse_unread`."""
+
+
 class _Head(NamedTuple):
     target: bytes
     headers: list[Header]
@@ -62,6 +66,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._extensions = {WHOLE_ANSWER: self._send_whole}
         self._answering: RequestResponseCycle | None = None
         self._answer_at_once = getattr(self.app, "answer_at_once", _knows_nothing)
+        self._refuse_unread = getattr(self.app, "refuse_unread", _reads_everything)
+        # The parser is where a message begins.
+        self._between_messages = True
         # A request of which nothing was made yet, and its body so far.
         self._held: _Head | None = None
         self._body = b""
@@ -82,6 +89,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.transport.flush()
 
     def _read(self, data: bytes) -> None:
+        if self._between_messages and self._refused_unread(data):
+            return
         # What was counted before this piece was all head; the piece itself may hold the head's end.
         if self._head_bytes > HEAD_BYTES_MAX:
             self.transport.write(_REFUSAL)
@@ -94,6 +103,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._serve()
 
     def on_message_begin(self) -> None:
+        self._between_messages = False
         self._head_bytes = 0
         self._ignores = False
         self.url, self.headers, self.expect_100_continue = b"", [], False
@@ -113,6 +123,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._between_messages = True
         self._head_bytes = 0
         if self._held is not None:
             if self._answered_at_once(self._held):
@@ -124,11 +135,20 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     # -- what becomes of it
 
+    def _refused_unread(self, data: bytes) -> bool:
+        if self._serves or self.flow.write_paused or self.transport.is_closing():
+            return False
+        answer = self._refuse_unread(data)
+        if answer is None:
+            return False
+        self._write(answer, self.server_state.default_headers, not self._lingers)
+        self.on_response_complete()
+        return True
+
     def _answered_at_once(self, head: "_Head") -> bool:
         if self.transport.is_closing():
             return True  # nobody would hear
-        waits_in_line = self.cycle is not None and not self.cycle.response_complete
-        if waits_in_line or self.flow.write_paused:
+        if self._serves or self.flow.write_paused:
             return False
         method = self.parser.get_method()
         try:
@@ -205,6 +225,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.transport.write(b"".join(parts))
         if not keep_alive:
             self.transport.close()
+
+    @property
+    def _serves(self) -> bool:
+        """Whether somebody is served, behind whom others wait in line."""
+        return self.cycle is not None and not self.cycle.response_complete
 
     # -- a connection, from its beginning to its end
 

@@ -109,7 +109,10 @@ class Valve:
         if self._lag_seconds <= _LAG_SECONDS_MAX:
             wanted = min(wanted * _GROW ** (tick_seconds / _TICK_SECONDS) + 1, self._limit_max)
             if wanted == self._limit_max:
-                self._patience_seconds = _BURST_SECONDS
+                # With a crowd here there are short turns between the long ones: it is back as slowly
+                # as it went.
+                more_seconds = tick_seconds if self.in_flight >= self._busy_max else _BURST_SECONDS
+                self._patience_seconds = min(self._patience_seconds + more_seconds, _BURST_SECONDS)
         elif self.in_flight >= self._busy_max:
             # Turns are long with few orders, too, while a crowd connects: that is not their doing.
             self._patience_seconds -= tick_seconds + seconds
