@@ -140,8 +140,9 @@ def _round(
     most, wrong = _meet(crowd, valve, 1 / OPEN_LOAD, closed.requests_per_second, seconds)
     faults += wrong
     loads = []
-    for times in LOADS:
-        for subject in subjects:
+    # All crowds of one soon after each other: how fast a machine is changes within a minute.
+    for subject in subjects:
+        for times in LOADS:
             offered = times * OPEN_LOAD * most.placed_per_second
             load, wrong = _meet(crowd, subject, times, offered, seconds)
             faults += wrong

@@ -23,7 +23,7 @@ from onsale.domain.ids import HEX_ID, IDEMPOTENCY_KEY
 from onsale.domain.order import OrderStatus
 from onsale.http.answers import Answer, Headers
 from onsale.http.auth import Authenticator, Scope
-from onsale.http.metering import RouteMeter
+from onsale.http.metering import RouteMeter, TurnCounter
 from onsale.http.middleware import (
     BODY_BYTES_MAX,
     Receive,
@@ -40,6 +40,7 @@ from onsale.http.problems import (
     UnsupportedMediaType,
     invalid_body,
     problem,
+    refusal,
 )
 from onsale.http.rates import RateLimits
 from onsale.http.schemas import ORDER_IN, OrderOut
@@ -97,8 +98,8 @@ class Intake:
         self._paying = paying
         self._rates = rates
         self._meter = RouteMeter("POST", ROUTE)
-        self._accepted = metrics.admissions_total.labels("accepted")
-        self._shed = metrics.admissions_total.labels("shed")
+        self._accepted = TurnCounter(metrics.admissions_total.labels("accepted"))
+        self._shed = TurnCounter(metrics.admissions_total.labels("shed"))
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send, event_id: str) -> None:
         """Answer one request."""
@@ -137,16 +138,15 @@ class Intake:
             understood = self._understood(headers, body)
             if understood is None:
                 return None
-            refusal = self._placing.refusal(sale, *understood) if sale is not None else None
+            refused = self._placing.refusal(sale, *understood) if sale is not None else None
         except OnsaleError:
             # Something is wrong with the request. It is told so in the ordinary way.
             return None
-        if refusal is None:
+        if refused is None:
             if valve.scarce:
                 valve.expect()
             return None
-        request_id = request_id_of(headers)
-        answer = problem(refusal, request_id).completed(request_id)
+        answer = refusal(refused, request_id_of(headers))
         self._meter.observe(answer.status, perf_counter() - started, len(answer.body))
         return answer
 

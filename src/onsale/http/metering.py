@@ -95,3 +95,21 @@ class RouteMeter:
                 ),
             )
         return meters
+
+
+class TurnCounter:
+    """A counter of what crowds do, told at the end of a turn of the event loop."""
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+        self._more = 0
+
+    def inc(self) -> None:
+        """Count one."""
+        if not self._more:
+            asyncio.get_running_loop().call_soon(self._count_turn)
+        self._more += 1
+
+    def _count_turn(self) -> None:
+        self._counter.inc(self._more)
+        self._more = 0

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from onsale.domain.errors import Overloaded
 from onsale.http.answers import Answer, Headers
-from onsale.http.problems import InternalError, problem
+from onsale.http.problems import InternalError, problem, refusal
 from onsale.http.protocol import WHOLE_ANSWER
 from onsale.observability import metrics
 from onsale.observability.logging import get_logger
@@ -47,8 +47,7 @@ def new_request_id() -> str:
 
 def overloaded(headers: Headers) -> Answer:
     """The completed answer to a request that there is no room for."""
-    request_id = request_id_of(headers)
-    return problem(_OVERLOADED, request_id).completed(request_id)
+    return refusal(_OVERLOADED, request_id_of(headers))
 
 
 async def send_answer(scope: Scope, send: Send, answer: Answer, request_id: str) -> None:

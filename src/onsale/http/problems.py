@@ -121,6 +121,8 @@ FAULTS_MAX = 50
 
 # A crowd that was told the same second would come back in the same second.
 _RETRY_JITTER = 2.0
+# What follows the request id, if an error says no more than its sentence.
+_END = b'"}'
 
 
 class FieldProblem(BaseModel):
@@ -164,16 +166,43 @@ class Problem(BaseModel):
 def problem(error: OnsaleError, request_id: str) -> Answer:
     """The answer to an error."""
     form = _form(error.code, error.detail)
-    head, tail, retry_after_seconds = form.head, b'"}', form.retry_after_seconds
+    head, tail, retry_after_seconds = form.head, _END, form.retry_after_seconds
     if isinstance(error, _SAYS_MORE):
         more, retry_after_seconds = _more(error, retry_after_seconds)
         head += error.head if isinstance(error, RateLimited) else b""
         tail = b'",' + to_json(more)[1:] if more else tail
     if retry_after_seconds is not None:
-        wait_seconds = 1 + int(retry_after_seconds + random.random() * _RETRY_JITTER)
-        head += b"retry-after: %d\r\n" % wait_seconds
+        head += b"retry-after: %d\r\n" % _wait_seconds(retry_after_seconds)
     # The id is of letters, digits and a few signs: nothing in it wants escaping.
     return Answer(form.status, head, form.up_to_request_id + request_id.encode() + tail)
+
+
+def refusal(error: OnsaleError, request_id: str) -> Answer:
+    """The same, completed, for whole crowds: of an error that says no more than its sentence all
+    but the id is made once.
+    """
+    if isinstance(error, _SAYS_MORE):
+        return problem(error, request_id).completed(request_id)
+    retry_after_seconds = KINDS[error.code].retry_after_seconds
+    wait_seconds = None if retry_after_seconds is None else _wait_seconds(retry_after_seconds)
+    id_ = request_id.encode()
+    status, head, body = _up_to_request_id(error.code, error.detail, wait_seconds, len(id_))
+    return Answer(status, head + id_ + b"\r\n", body + id_ + _END)
+
+
+@lru_cache(maxsize=256)
+def _up_to_request_id(
+    code: str, detail: str, wait_seconds: int | None, request_id_bytes: int
+) -> Answer:
+    form = _form(code, detail)
+    wait = b"" if wait_seconds is None else b"retry-after: %d\r\n" % wait_seconds
+    body_bytes = len(form.up_to_request_id) + request_id_bytes + len(_END)
+    head = b"%b%bcontent-length: %d\r\nx-request-id: " % (form.head, wait, body_bytes)
+    return Answer(form.status, head, form.up_to_request_id)
+
+
+def _wait_seconds(retry_after_seconds: float) -> int:
+    return 1 + int(retry_after_seconds + random.random() * _RETRY_JITTER)
 
 
 class _Form(NamedTuple):
@@ -201,7 +230,7 @@ def _form(code: str, detail: str) -> _Form:
     return _Form(
         kind.status,
         _HEAD + (b"www-authenticate: Bearer\r\n" if unauthenticated else b""),
-        to_json(content).removesuffix(b'"}'),
+        to_json(content).removesuffix(_END),
         kind.retry_after_seconds,
     )
 

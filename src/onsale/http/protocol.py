@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from onsale.http.answers import Answer, Header
+from onsale.http.answers import Answer, Header, head_of
 from onsale.http.turn import Turn, TurnTransport
 from onsale.observability.logging import get_logger
 
@@ -51,6 +51,23 @@ class _Head(NamedTuple):
     target: bytes
     headers: list[Header]
     expects_100_continue: bool
+
+
+class _Lines:
+    """uvicorn's own headers as lines, which change once a second."""
+
+    def __init__(self) -> None:
+        self._headers: list[Header] | None = None
+        self._lines = b""
+
+    def of(self, headers: list[Header]) -> bytes:
+        """The lines of the list; the same list has the same lines."""
+        if headers is not self._headers:
+            self._headers, self._lines = headers, head_of(headers)
+        return self._lines
+
+
+_lines = _Lines()
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -218,11 +235,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _write(self, answer: Answer, more: list[Header], keep_alive: bool) -> None:
         status, head, body = answer
-        parts = [STATUS_LINE[status]]
-        for name, value in more:
-            parts += (name, b": ", value, b"\r\n")
-        parts += (head, b"\r\n" if keep_alive else b"connection: close\r\n\r\n", body)
-        self.transport.write(b"".join(parts))
+        end = b"\r\n" if keep_alive else b"connection: close\r\n\r\n"
+        self.transport.write(b"".join((STATUS_LINE[status], _lines.of(more), head, end, body)))
         if not keep_alive:
             self.transport.close()
 

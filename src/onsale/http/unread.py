@@ -12,8 +12,8 @@ from onsale.http.answers import Headers
 
 _LENGTH_DIGITS_MAX = 5
 
-_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_VALUE = rb"[\t\x20-\x7e\x80-\xff]*"
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_VALUE = rb"[\t\x20-\x7e\x80-\xff]*+"
 # What may say where the request ends, or what is to become of the connection.
 _OTHER_HEADERS = (
     rb"(?:(?![cetuCETU](?i:onnection|ontent-length|xpect|e|railer|ransfer-encoding|pgrade)[ \t]*:)"

@@ -109,8 +109,8 @@ class Valve:
         if self._lag_seconds <= _LAG_SECONDS_MAX:
             wanted = min(wanted * _GROW ** (tick_seconds / _TICK_SECONDS) + 1, self._limit_max)
             if wanted == self._limit_max:
-                # With a crowd here there are short turns between the long ones: it is back as slowly
-                # as it went.
+                # A crowd's long turns have short ones between them: patience is back as slowly as
+                # it went.
                 more_seconds = tick_seconds if self.in_flight >= self._busy_max else _BURST_SECONDS
                 self._patience_seconds = min(self._patience_seconds + more_seconds, _BURST_SECONDS)
         elif self.in_flight >= self._busy_max:
