@@ -207,6 +207,15 @@ async def test_what_is_known_is_answered_without_the_app() -> None:
     assert app.echoed == ["/a"]
 
 
+async def test_who_says_no_more_is_answered_before_he_is_hung_up_on() -> None:
+    """Seen red with the end of what he sends taken for his end: the answer was not written yet."""
+    async with connected(Knowing()) as (reader, writer):
+        writer.write(request("/known"))
+        writer.write_eof()
+        assert (await answer(reader))[1] == b"known body"
+        assert await reader.read() == b""
+
+
 async def test_what_is_known_before_its_body_is_here_goes_the_ordinary_way() -> None:
     """Seen red, and silent, with it held back until more arrives."""
     app = Knowing()
@@ -259,6 +268,75 @@ async def test_many_in_line_are_answered_in_their_order() -> None:
         writer.write(b"".join(map(request, paths)))
         for path in paths:
             assert (await answer(reader))[1] == f"{path} body".encode()
+
+
+class Full(Knowing):
+    """Has no room for who asks for it, whom it knows by his bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unread: list[bytes] = []
+
+    def refuse_unread(self, data: bytes) -> Answer | None:
+        self.unread.append(data)
+        if not data.startswith(b"POST /full"):
+            return None
+        return Answer(200, b"", b"no room").completed("id-1")
+
+
+async def test_who_is_refused_unread_is_between_others() -> None:
+    """Seen red with the parser told of it as well."""
+    app = Full()
+    async with connected(app) as (reader, writer):
+        for path in ("/full", "/a", "/full", "/known", "/full"):
+            writer.write(request(path))
+            told = b"no room" if path == "/full" else path.removeprefix("/").encode() + b" body"
+            assert (await answer(reader))[1].removeprefix(b"/") == told
+    assert app.echoed == ["/a"]
+
+
+@pytest.mark.parametrize("before", [b"POST /a HTTP/1.1\r\n", request("/a")[:-1]])
+async def test_nobody_is_refused_unread_in_the_middle_of_a_message(before: bytes) -> None:
+    """Whoever sends it there smuggles. Seen red with the bytes asked about wherever they are."""
+    app = Full()
+    async with connected(app) as (reader, writer):
+        writer.write(before)
+
+        async def heard() -> bool:
+            return bool(app.unread)
+
+        await wait_until(heard)
+        writer.write(request("/full"))
+        with suppress(asyncio.IncompleteReadError):
+            async with asyncio.timeout(1):
+                assert b"no room" not in await reader.read()
+    assert app.unread == [before]
+
+
+async def test_nobody_is_refused_unread_before_who_is_in_line() -> None:
+    """Seen red with who is served not looked at: the second answer came first."""
+
+    class Slow(Full):
+        released = asyncio.Event()
+        protocol: BoundedHttpProtocol
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            self.protocol = scope["extensions"][WHOLE_ANSWER].__self__
+            self.asked.set()
+            await self.released.wait()
+            await echo(scope, receive, send)
+
+        async def have_both(self) -> bool:
+            return bool(self.protocol.pipeline) or len(self.unread) == 2
+
+    app = Slow()
+    async with connected(app) as (reader, writer):
+        writer.write(request("/a"))
+        await app.asked.wait()
+        writer.write(request("/full"))
+        await wait_until(app.have_both)
+        app.released.set()
+        assert [(await answer(reader))[1] for _ in range(2)] == [b"/a body", b"/full body"]
 
 
 async def test_an_idle_connection_is_closed_and_one_in_use_is_not() -> None:

@@ -101,8 +101,8 @@ def test_long_turns_with_many_orders_leave_room_for_fewer_and_fewer(valve: Valve
 
 
 def test_short_turns_between_the_long_ones_of_a_crowd_are_no_ease(valve: Valve) -> None:
-    """Seen red with patience as new after each short turn: a crowd of half as many again as could be
-    served was let in whole, and waited a third of a second instead of a tenth.
+    """Seen red with patience as new after each short turn: of a crowd half as large again as is
+    sustainable everybody was let in, and waited a third of a second in place of a tenth.
     """
     valve.in_flight = 400
     for _ in range(100):

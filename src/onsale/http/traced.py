@@ -55,6 +55,10 @@ class TracedApplication(Application):
         answer = super().refusal(scope)
         return answer and self._answered_at_once(scope, answer, started)
 
+    def refuse_unread(self, data: bytes) -> Answer | None:
+        """Nobody: whether an order is traced is said in its headers."""
+        return None
+
     def answer_at_once(
         self, method: bytes, target: bytes, headers: list[Header], body: bytes
     ) -> Answer | None:

@@ -16,7 +16,7 @@ _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _VALUE = rb"[\t\x20-\x7e\x80-\xff]*+"
 # What may say where the request ends, or what is to become of the connection.
 _OTHER_HEADERS = (
-    rb"(?:(?![cetuCETU](?i:onnection|ontent-length|xpect|e|railer|ransfer-encoding|pgrade)[ \t]*:)"
+    rb"(?:(?![cetuCETU](?i:onnection|ontent-length|xpect|e|railer|ransfer-encoding|pgrade):)"
     rb"%b:%b\r\n|(?i:connection): keep-alive\r\n)*+" % (_TOKEN, _VALUE)
 )
 _HEAD = re.compile(
@@ -24,7 +24,7 @@ _HEAD = re.compile(
     rb"%b(?i:content-length): ([0-9]{1,%d})\r\n%b\r\n"
     % (_OTHER_HEADERS, _LENGTH_DIGITS_MAX, _OTHER_HEADERS)
 )
-_REQUEST_ID = re.compile(rb"\r\n(?i:x-request-id): ?([^\r]*)\r\n")
+_REQUEST_ID = re.compile(rb"\r\n(?i:x-request-id):[ \t]*([^\r]*)\r\n")
 
 
 def headers_of_order(data: bytes) -> Headers | None:
