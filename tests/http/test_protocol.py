@@ -36,7 +36,11 @@ async def connection() -> AsyncIterator[Connection]:
 
 
 @asynccontextmanager
-async def connected(app: Any = echo, **options: Any) -> AsyncIterator[Connection]:
+async def connected(
+    app: Any = echo,
+    protocol: type[BoundedHttpProtocol] = BoundedHttpProtocol,
+    **options: Any,
+) -> AsyncIterator[Connection]:
     config = uvicorn.Config(
         app,
         http=BoundedHttpProtocol,
@@ -48,7 +52,7 @@ async def connected(app: Any = echo, **options: Any) -> AsyncIterator[Connection
     config.load()
     state = ServerState()
     server = await asyncio.get_running_loop().create_server(
-        lambda: BoundedHttpProtocol(config, state, {}), "127.0.0.1", 0
+        lambda: protocol(config, state, {}), "127.0.0.1", 0
     )
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
     try:
@@ -353,6 +357,22 @@ async def test_an_idle_connection_is_closed_and_one_in_use_is_not() -> None:
         async with asyncio.timeout(10):
             assert await reader.read() == b""
     assert answered
+
+
+async def test_who_asks_in_the_moment_in_which_his_time_is_up_is_answered() -> None:
+    """The timer comes between reading and serving. Seen red, and hung up on, with it not asked who
+    has been read.
+    """
+
+    class Punctual(BoundedHttpProtocol):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._idle_since_seconds = -self.timeout_keep_alive
+            self.timeout_keep_alive_handler()
+
+    async with connected(Knowing(), protocol=Punctual) as (reader, writer):
+        writer.write(request("/known"))
+        assert (await answer(reader))[1] == b"known body"
 
 
 @pytest.mark.parametrize("beginning", [b"", b"POST /a HT"], ids=["nothing", "half a head"])

@@ -282,6 +282,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         since has the rest of the time.
         """
         self.timeout_keep_alive_task = None
+        # Who has asked in this very turn has come.
+        self._turn.serve()
         if self._idle_since_seconds is None:
             return  # the end of the answer will set the timer
         left_seconds = self._idle_since_seconds + self.timeout_keep_alive - self.loop.time()
