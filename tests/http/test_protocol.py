@@ -211,13 +211,53 @@ async def test_what_is_known_is_answered_without_the_app() -> None:
     assert app.echoed == ["/a"]
 
 
-async def test_who_says_no_more_is_answered_before_he_is_hung_up_on() -> None:
-    """Seen red with the end of what he sends taken for his end: the answer was not written yet."""
+@pytest.mark.parametrize("path", ["/known", "/a"], ids=["at once", "after a while"])
+async def test_who_says_no_more_is_answered_before_he_is_hung_up_on(path: str) -> None:
+    """Seen red, each, with the end of what he sends taken for his end."""
     async with connected(Knowing()) as (reader, writer):
-        writer.write(request("/known"))
+        writer.write(request(path))
         writer.write_eof()
-        assert (await answer(reader))[1] == b"known body"
+        told = b"known body" if path == "/known" else b"/a body"
+        assert (await answer(reader))[1] == told
         assert await reader.read() == b""
+
+
+async def test_who_has_left_is_not_served_for_ever() -> None:
+    """Who leaves says no more, too. Seen red with his connection kept until he is answered."""
+
+    class Endless(Knowing):
+        left = asyncio.Event()
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await read_body(receive, None)
+            self.asked.set()
+            async with asyncio.timeout(10):
+                assert (await receive())["type"] == "http.disconnect"
+            self.left.set()
+
+    app = Endless()
+    async with connected(app) as (_, writer):
+        writer.write(request("/a"))
+        await app.asked.wait()
+        writer.close()
+        async with asyncio.timeout(12):
+            await app.left.wait()
+
+
+async def test_who_asks_without_end_is_hung_up_on() -> None:
+    """Who is in line has memory. Seen red with no end to the line: a thousand megabytes in 25 s."""
+
+    class Stuck(Knowing):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            assert (await receive())["type"] == "http.request"
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+    async with connected(Stuck()) as (reader, writer):
+        writer.write(request("/a") * 1_500)
+        async with asyncio.timeout(30):
+            with suppress(ConnectionResetError):
+                assert await reader.read() == b""
 
 
 async def test_what_is_known_before_its_body_is_here_goes_the_ordinary_way() -> None:
@@ -370,9 +410,16 @@ async def test_who_asks_in_the_moment_in_which_his_time_is_up_is_answered() -> N
             self._idle_since_seconds = -self.timeout_keep_alive
             self.timeout_keep_alive_handler()
 
-    async with connected(Knowing(), protocol=Punctual) as (reader, writer):
-        writer.write(request("/known"))
-        assert (await answer(reader))[1] == b"known body"
+    class Stopping(BoundedHttpProtocol):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._shut_down()
+
+    for protocol in (Punctual, Stopping):
+        for path, told in (("/known", b"known body"), ("/a", b"/a body")):
+            async with connected(Knowing(), protocol=protocol) as (reader, writer):
+                writer.write(request(path))
+                assert (await answer(reader))[1] == told
 
 
 @pytest.mark.parametrize("beginning", [b"", b"POST /a HT"], ids=["nothing", "half a head"])

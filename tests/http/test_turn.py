@@ -85,6 +85,16 @@ async def test_one_that_fails_fails_alone(turn: Turn, log: list[Any]) -> None:
     assert log == [("failed", "aborted"), b"other"]
 
 
+async def test_one_that_cannot_write_fails_alone(turn: Turn, log: list[Any]) -> None:
+    """Seen red: the others of its turn were silent, then and ever after."""
+    transports = [TurnTransport(Socket(log, name), turn) for name in ("failed", "other")]
+    transports[0].write("no bytes")
+    for _ in range(2):
+        transports[1].write(b"told")
+        await loop_turns()
+    assert log == [("failed", "aborted"), ("other", b"told"), ("other", b"told")]
+
+
 async def test_what_is_kept_of_a_turn_has_a_bound(turn: Turn, log: list[Any]) -> None:
     """Seen red, each, with nothing handed on before the turn's end."""
     served: list[bytes] = []

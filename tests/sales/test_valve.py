@@ -100,6 +100,18 @@ def test_long_turns_with_many_orders_leave_room_for_fewer_and_fewer(valve: Valve
     assert valve.limit == BUSY_MAX, "as many as fill the batches always have room"
 
 
+def test_a_long_crowd_is_forgotten_when_it_has_gone(valve: Valve) -> None:
+    """Seen red with patience below none: of a burst minutes later all but some hundreds were
+    refused.
+    """
+    valve.in_flight = BUSY_MAX
+    look(valve, LONG_SECONDS, 5_000)
+    valve.in_flight = 0
+    look(valve, SHORT_SECONDS, 400)
+    valve.in_flight = 5_000
+    assert set(look(valve, LONG_SECONDS, 10)) == {LIMIT_MAX}
+
+
 def test_short_turns_between_the_long_ones_of_a_crowd_are_no_ease(valve: Valve) -> None:
     """Seen red with patience as new after each short turn: of a crowd half as large again as is
     sustainable everybody was let in, and waited a third of a second in place of a tenth.

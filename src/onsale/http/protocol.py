@@ -31,6 +31,9 @@ WHOLE_ANSWER = "onsale.whole_answer"
 # Longer than a request is under way, and than most buyers take from one to the next.
 _LINGER_SECONDS = 0.5
 
+# Requests of one connection that wait for those before them; each takes some 2 KB.
+_IN_LINE_MAX = 1_000
+
 _REFUSAL = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"connection: close\r\ncontent-length: 0\r\n\r\n"
@@ -100,10 +103,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._turn.serve_soon(self.transport, self._read, data)
 
-    def eof_received(self) -> None:
-        # The connection is closed upon this: who asked before has his answer first.
+    # uvicorn's own says nothing, which is its right; asyncio asks whether to keep the connection.
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """He says no more: who asked before is answered before he is hung up on, if that is soon.
+        Who has left altogether sends the same.
+        """
         self._turn.serve()
+        if self._serves:
+            self.loop.call_later(_LINGER_SECONDS, self.transport.close)
+            return True
         self.transport.flush()
+        return False
 
     def _read(self, data: bytes) -> None:
         if self._between_messages and self._refused_unread(data):
@@ -187,6 +197,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         body, self._body = self._body, b""
         if self.transport.is_closing():
             self._ignores = True
+            return
+        if len(self.pipeline) >= _IN_LINE_MAX:
+            # Whoever asks and asks and does not listen would fill the memory.
+            self._ignores = True
+            self.transport.close()
             return
         trailers = self.headers
         super().on_message_begin()
@@ -282,7 +297,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         since has the rest of the time.
         """
         self.timeout_keep_alive_task = None
-        # Who has asked in this very turn has come.
+        # Who has asked in this very turn has come in time.
         self._turn.serve()
         if self._idle_since_seconds is None:
             return  # the end of the answer will set the timer
@@ -315,6 +330,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """
         if self.cycle is None or self.cycle.response_complete:
             self._lingers = True
-            self.loop.call_later(_LINGER_SECONDS, super().shutdown)
+            self.loop.call_later(_LINGER_SECONDS, self._shut_down)
         else:
             super().shutdown()
+
+    def _shut_down(self) -> None:
+        # Who has asked in this very turn has come in time.
+        self._turn.serve()
+        super().shutdown()

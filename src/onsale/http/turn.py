@@ -55,9 +55,7 @@ class Turn:
             try:
                 serve(data)
             except Exception:
-                # The one connection fails, as an event loop has it.
-                log.exception("connection failed")
-                transport.abort()
+                transport.fail()
 
     def write_soon(self, transport: "TurnTransport") -> None:
         """Let a transport write when everybody has been served."""
@@ -68,7 +66,10 @@ class Turn:
     def write(self) -> None:
         writers, self._writers = self._writers, []
         for transport in writers:
-            transport.flush()
+            try:
+                transport.flush()
+            except Exception:
+                transport.fail()
 
 
 class TurnTransport(asyncio.Transport):
@@ -107,6 +108,11 @@ class TurnTransport(asyncio.Transport):
         """Close at once."""
         self._unsent.clear()
         self._transport.abort()
+
+    def fail(self) -> None:
+        """Close at once upon an error, which is the one connection's, as an event loop has it."""
+        self.abort()
+        log.exception("connection failed")
 
     def is_closing(self) -> bool:
         """Whether it is closed, or being closed."""

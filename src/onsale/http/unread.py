@@ -16,7 +16,8 @@ _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _VALUE = rb"[\t\x20-\x7e\x80-\xff]*+"
 # What may say where the request ends, or what is to become of the connection.
 _OTHER_HEADERS = (
-    rb"(?:(?![cetuCETU](?i:onnection|ontent-length|xpect|e|railer|ransfer-encoding|pgrade):)"
+    rb"(?:(?![ceptuCEPTU]"
+    rb"(?i:onnection|ontent-length|xpect|roxy-connection|e|railer|ransfer-encoding|pgrade):)"
     rb"%b:%b\r\n|(?i:connection): keep-alive\r\n)*+" % (_TOKEN, _VALUE)
 )
 _HEAD = re.compile(
@@ -24,7 +25,7 @@ _HEAD = re.compile(
     rb"%b(?i:content-length): ([0-9]{1,%d})\r\n%b\r\n"
     % (_OTHER_HEADERS, _LENGTH_DIGITS_MAX, _OTHER_HEADERS)
 )
-_REQUEST_ID = re.compile(rb"\r\n(?i:x-request-id):[ \t]*([^\r]*)\r\n")
+_REQUEST_ID = re.compile(rb"\r\n(?i:x-request-id):[ \t]*([^\r]*)(?=\r\n)")
 
 
 def headers_of_order(data: bytes) -> Headers | None:
@@ -32,5 +33,5 @@ def headers_of_order(data: bytes) -> Headers | None:
     head = _HEAD.match(data)
     if head is None or len(data) - head.end() != int(head[1]):
         return None
-    request_id = _REQUEST_ID.search(data, 0, head.end())
-    return {b"x-request-id": request_id[1]} if request_id else {}
+    request_ids = _REQUEST_ID.findall(data, 0, head.end())
+    return {b"x-request-id": request_ids[-1]} if request_ids else {}

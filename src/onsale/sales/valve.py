@@ -115,8 +115,8 @@ class Valve:
                 self._patience_seconds = min(self._patience_seconds + more_seconds, _BURST_SECONDS)
         elif self.in_flight >= self._busy_max:
             # Turns are long with few orders, too, while a crowd connects: that is not their doing.
-            self._patience_seconds -= tick_seconds + seconds
-            if self._patience_seconds < 0:
+            self._patience_seconds = max(0.0, self._patience_seconds - tick_seconds - seconds)
+            if not self._patience_seconds:
                 wanted = max(min(wanted, self.in_flight) * _SHRINK, self._busy_max)
         self.limit = max(1, int(min(wanted, self._carried())))
         metrics.orders_in_flight_limit.set(self.limit)
