@@ -64,6 +64,7 @@ class Turn:
         self._writers.append(transport)
 
     def write(self) -> None:
+        """Write what everybody was told so far."""
         writers, self._writers = self._writers, []
         for transport in writers:
             try:
@@ -106,7 +107,7 @@ class TurnTransport(asyncio.Transport):
 
     def abort(self) -> None:
         """Close at once."""
-        self._unsent.clear()
+        self._unsent, self._unsent_bytes = [], 0
         self._transport.abort()
 
     def fail(self) -> None:
