@@ -102,7 +102,9 @@ async def paid_one_after_another(seen: Observation) -> None:
 
 
 async def one_hangs_up(seen: Observation) -> None:
-    """Many are in one batch, which the ledger has written, and one of them goes away."""
+    """Many are in one batch, which the ledger has written, and one of them goes away: that is
+    noticed half a second later.
+    """
     sale = seen.sales.free
     await _warm_up(seen, "api-1")
     await seen.stage.links.set("api-1", Store.LEDGER, Weather(holds_answers=True))
@@ -110,7 +112,7 @@ async def one_hangs_up(seen: Observation) -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(_press_all(seen, "api-1", sale, "ga", "patient", 10))
         tasks.create_task(
-            seen.client.place("api-1", gone, (("ga", 1),), hangs_up_after_seconds=0.4)
+            seen.client.place("api-1", gone, (("ga", 1),), hangs_up_after_seconds=0.15)
         )
         await asyncio.sleep(0.8)
         await seen.stage.links.clear()
