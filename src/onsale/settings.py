@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     orders_in_flight_max: Count = 10_000
     # And while the process itself is short of time: 128 fill its batches, at 7,000 orders a second
     # they wait for 20 ms, and more would only wait longer.
-    orders_in_flight_busy_max: Count = 112
+    orders_in_flight_busy_max: Count = 128
     # Everything but orders and streams: payments, releases, what organisers do, and half as many
     # that only look. More than the pool has connections for wait for one, for a moment.
     requests_in_flight_max: Count = 512

@@ -21,6 +21,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from onsale.demo.stack import Stack
+from onsale.http.metering import TurnCounter
 from onsale.observability import metrics
 from onsale.sales.service import Service
 from onsale.settings import Settings
@@ -728,3 +729,14 @@ def test_no_secret_is_in_a_log(stack: Stack, seen: Seen) -> None:
         written = "\n".join(_log(stack, process))
         assert SECRET not in written
         assert "Bearer " not in written
+
+
+async def test_what_a_turn_counts_is_told_once() -> None:
+    """Seen red with a turn's count kept for the next one."""
+    counter = Counter("turns", "", registry=None)
+    counted = TurnCounter(counter)
+    for _ in range(2):
+        for _ in range(3):
+            counted.inc()
+        await asyncio.sleep(0)
+    assert next(sample.value for metric in counter.collect() for sample in metric.samples) == 6

@@ -20,7 +20,7 @@ from onsale.domain.errors import (
     Unavailable,
 )
 from onsale.http.app import Application
-from onsale.http.problems import KINDS, InternalError, Problem, RateLimited, problem
+from onsale.http.problems import KINDS, InternalError, Problem, RateLimited, problem, refusal
 from onsale.sales.service import Service
 from tests.http.calls import INTERNALS, event_path, order_path, place, placed, problem_of
 from tests.support import MakeEvent, as_buyer, with_scope
@@ -101,6 +101,18 @@ def test_every_error_is_a_problem(error: type[OnsaleError]) -> None:
     assert content.detail == (error.__doc__ or "").strip()
     assert content.detail.endswith((".", ";")), content.detail
     assert INTERNALS.search(content.detail) is None
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.__name__)
+def test_a_crowd_is_told_the_same(
+    error: type[OnsaleError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen red with a body of another length than is said."""
+    monkeypatch.setattr("random.random", lambda: 0.5)
+    example = _example(error)
+    for request_id in ("request-1", "5f0c1d7e9a3b4c2d8e6f7a8b9c0d1e2f"):
+        told = problem(example, request_id).completed(request_id)
+        assert refusal(example, request_id) == told
 
 
 def test_every_code_has_an_error() -> None:

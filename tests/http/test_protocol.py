@@ -437,6 +437,24 @@ async def test_who_does_not_come_to_the_end_of_a_head_is_hung_up_on(
             assert await reader.read() == b""
 
 
+async def test_the_date_of_an_answer_is_of_its_second() -> None:
+    """uvicorn makes its headers anew each second. Seen red with the first lines kept for good."""
+    states: list[ServerState] = []
+
+    class Dated(BoundedHttpProtocol):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            states.append(self.server_state)
+
+    async with connected(Knowing(), protocol=Dated) as (reader, writer):
+        for second in (b"one", b"two"):
+            if states:
+                states[0].default_headers = [(b"date", second)]
+            writer.write(request("/known"))
+            head, _ = await answer(reader)
+        assert "date: two" in head
+
+
 async def test_who_is_served_is_not_idle() -> None:
     """Behind one that was answered at once, in the same piece. Seen red, and hung up on, with the
     timer left as that one had set it.

@@ -103,10 +103,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._turn.serve_soon(self.transport, self._read, data)
 
-    # uvicorn's own says nothing, which is its right; asyncio asks whether to keep the connection.
-    def eof_received(self) -> bool:  # type: ignore[override]
+    def eof_received(self) -> Any:
         """He says no more: who asked before is answered before he is hung up on, if that is soon.
-        Who has left altogether sends the same.
+        Who has left altogether sends the same. Whether to keep the connection meanwhile.
         """
         self._turn.serve()
         if self._serves:
